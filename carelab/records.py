@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
@@ -11,6 +10,7 @@ from torch import Tensor
 __all__ = [
     "CausalEffects",
     "Dataset",
+    "Edit",
     "Feature",
     "Neuron",
     "Performance",
@@ -162,6 +162,25 @@ class Performance:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Edit:
+    """Slices of one parameter that a repair overwrote.
+
+    Args:
+        parameter: its name, as in ``model.named_parameters()``.
+        axis: the axis that `indices` count along.
+        indices: the slices that changed.
+        before: the old slices, bit for bit; `indices` run along `axis`.
+        after: the new ones, of the same shape.
+    """
+
+    parameter: str
+    axis: int
+    indices: tuple[int, ...]
+    before: Float[Tensor, "*slices"]
+    after: Float[Tensor, "*slices"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Repair:
     """What a repair changed, enough to apply it again and to undo it bit for bit.
 
@@ -177,8 +196,7 @@ class Repair:
         seed: initial seed of the generator that drove it.
         network: sha256 of the given network's weights (`networks.fingerprint`).
         repaired: sha256 of the repaired network's weights.
-        originals: the weights that were overwritten, by parameter name: whole tensors, so that
-            undoing is exact.
+        edits: the weights that were overwritten, old and new.
         status: "improved", or "unchanged" where the search found nothing better.
     """
 
@@ -193,7 +211,7 @@ class Repair:
     seed: int
     network: str
     repaired: str
-    originals: Mapping[str, Tensor] = field(repr=False)
+    edits: tuple[Edit, ...] = field(repr=False)
     status: str
 
     @property

@@ -1,0 +1,274 @@
+"""Interventional expectations of all neurons of a network, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from carelab.causal.interventions import activations
+from carelab.causal.suffixes import suffix_runner
+from carelab.networks import check_inputs, hidden_neurons, ordered_modules
+from carelab.properties import Property
+from carelab.records import CausalEffects, Neuron, Samples
+
+__all__ = [
+    "average_causal_effect",
+    "contrast_error",
+    "curve_mean",
+    "neuron_effects",
+    "unmodified_outcome",
+]
+
+def neuron_effects(
+    model: nn.Module,
+    samples: Samples,
+    prop: Property,
+    *,
+    neurons: Sequence[Neuron] | None = None,
+    steps: int = 16,
+    range_samples: Samples | None = None,
+    batch_size: int = 16_384,
+    progress: bool = False,
+) -> CausalEffects:
+    """E[y | do(neuron = v)] over the samples, for every neuron and `steps` values v of each.
+
+    y is the property's score; all its probes run under the same intervention. The values are
+    evenly spaced from the lowest to the highest activation of the neuron over the samples. The
+    part of the network before a layer runs once; only what follows is run again for each neuron
+    and value, and the first linear map after it is updated by one column instead of multiplied.
+
+    Args:
+        model: a sequential network in evaluation mode.
+        samples: the samples that the expectation runs over.
+        prop: the property whose score is the outcome.
+        neurons: which neurons; by default all hidden ones, post-activation.
+        steps: values of each neuron, at least 2; CARE: 16 for fairness, 4 for backdoors, safety.
+        range_samples: samples over which the lowest and highest activation are taken, where they
+            differ from `samples` (CARE: clean and triggered inputs together).
+        batch_size: rows a pass through the rest of the network; bounds the memory.
+        progress: show a bar.
+
+    Returns:
+        The effects, in the order of the neurons.
+
+    Raises:
+        ValueError: no sample or neuron, too few steps, an unknown neuron, inputs of the wrong
+            width, a network in training mode, or one that is not sequential.
+
+    Source: CARE, section 3.2 and equation 3 (interventional expectation).
+
+    Example:
+        >>> import torch
+        >>> from carelab import causal, networks, properties, records
+        >>> model = networks.mlp(3, (4,), 2, generator=torch.Generator().manual_seed(0))
+        >>> fair = properties.IndividualFairness(columns=(1,), values=torch.tensor([[0.0], [1.0]]))
+        >>> effects = causal.neuron_effects(model, records.Samples(inputs=torch.rand(9, 3)), fair)
+        >>> effects.expectation.shape
+        torch.Size([4, 16])
+    """
+    chosen = tuple(hidden_neurons(model) if neurons is None else neurons)
+    _check(model, samples, chosen, steps, batch_size)
+    layers = [layer for layer, _ in groupby(sorted(chosen), key=lambda neuron: neuron.layer)]
+    values = _value_grid(model, range_samples or samples, chosen, layers, steps, batch_size)
+    suffixes = {layer: suffix_runner(model, layer) for layer in layers}
+    sums = torch.zeros(len(chosen), steps + 1, dtype=torch.float64)
+    products = torch.zeros(len(chosen), steps + 1, steps + 1, dtype=torch.float64)
+    position = {neuron: row for row, neuron in enumerate(chosen)}
+    probes_each = len(prop.probes(samples.inputs[:1]))
+    block_rows = max(1, batch_size // (steps * probes_each))
+    group = max(1, batch_size // (steps * probes_each * min(block_rows, len(samples))))
+    starts = range(0, len(samples), block_rows)
+    with torch.inference_mode():
+        for start in tqdm(starts, desc="do-interventions", disable=not progress):
+            block = samples.take(slice(start, start + block_rows))
+            recorded, untouched = _run_prefixes(model, block, prop, layers)
+            for layer in layers:
+                members = [neuron for neuron in chosen if neuron.layer == layer]
+                for first in range(0, len(members), group):
+                    part = members[first : first + group]
+                    rows = torch.tensor([position[neuron] for neuron in part])
+                    outputs = suffixes[layer](
+                        recorded[layer], [neuron.index for neuron in part], values[rows]
+                    )
+                    scores = prop.score(outputs, block)
+                    outcome = torch.cat(
+                        [scores, untouched.expand(len(part), 1, len(block))], dim=1
+                    ).to("cpu", torch.float64)
+                    sums[rows] += outcome.sum(dim=-1)
+                    products[rows] += outcome @ outcome.transpose(1, 2)
+    return _summarise(chosen, values, sums, products, len(samples))
+
+
+def average_causal_effect(
+    effects: CausalEffects,
+    *,
+    baseline: Callable[[CausalEffects], Float[Tensor, " neurons"]] | None = None,
+) -> tuple[Float[Tensor, "neurons steps"], Float[Tensor, "neurons steps"]]:
+    """ACE(neuron, v) = E[y | do(neuron = v)] - baseline(neuron), with its standard error.
+
+    Args:
+        effects: the interventional expectations.
+        baseline: `curve_mean` (default) or `unmodified_outcome`.
+
+    Returns:
+        The effects and their standard errors, both (neurons, steps), in units of the outcome.
+
+    Raises:
+        ValueError: another baseline, for which no error is known.
+
+    Source: Chattopadhyay et al., ICML 2019, definition 2; CARE, section 3.2.
+
+    Example:
+        >>> import torch
+        >>> from carelab import causal, networks, properties, records
+        >>> model = networks.mlp(3, (4,), 2, generator=torch.Generator().manual_seed(0))
+        >>> fair = properties.IndividualFairness(columns=(1,), values=torch.tensor([[0.0], [1.0]]))
+        >>> effects = causal.neuron_effects(model, records.Samples(inputs=torch.rand(9, 3)), fair)
+        >>> ace, error = causal.average_causal_effect(effects)
+    """
+    chosen = baseline or curve_mean
+    steps = effects.values.shape[1]
+    contrasts = torch.eye(steps, steps + 1, dtype=torch.float64)
+    if chosen is curve_mean:
+        contrasts[:, :steps] -= 1 / steps
+    elif chosen is unmodified_outcome:
+        contrasts[:, steps] = -1
+    else:
+        raise ValueError(
+            f"baseline: got {getattr(chosen, '__name__', chosen)!r}; "
+            "allowed: curve_mean, unmodified_outcome"
+        )
+    effect = effects.expectation - chosen(effects)[:, None]
+    return effect, contrast_error(effects, contrasts)
+
+
+def curve_mean(effects: CausalEffects) -> Float[Tensor, " neurons"]:
+    """Mean of E[y | do(neuron = v)] over the values v: the usual baseline of the ACE.
+
+    Args:
+        effects: the interventional expectations.
+
+    Example:
+        >>> from carelab import causal
+        >>> causal.curve_mean.__name__
+        'curve_mean'
+    """
+    return effects.expectation.mean(dim=1)
+
+
+def unmodified_outcome(effects: CausalEffects) -> Float[Tensor, " neurons"]:
+    """Mean outcome of the network without intervention, for every neuron alike.
+
+    Args:
+        effects: the interventional expectations.
+
+    Example:
+        >>> from carelab import causal
+        >>> causal.unmodified_outcome.__name__
+        'unmodified_outcome'
+    """
+    return effects.expectation.new_full((len(effects.neurons),), effects.unmodified)
+
+
+def contrast_error(
+    effects: CausalEffects, contrasts: Float[Tensor, "contrasts steps_1"]
+) -> Float[Tensor, "neurons contrasts"]:
+    """Standard error sqrt(c' C c / n) of linear contrasts of each neuron's curve.
+
+    Args:
+        effects: the interventional expectations and their covariance C.
+        contrasts: one contrast c a row; the last entry weighs the unmodified outcome.
+
+    Example:
+        >>> import torch
+        >>> from carelab import causal, networks, properties, records
+        >>> model = networks.mlp(3, (4,), 2, generator=torch.Generator().manual_seed(0))
+        >>> fair = properties.IndividualFairness(columns=(1,), values=torch.tensor([[0.0], [1.0]]))
+        >>> effects = causal.neuron_effects(model, records.Samples(inputs=torch.rand(9, 3)), fair)
+        >>> mean_error = causal.contrast_error(effects, torch.tensor([[1 / 16] * 16 + [0.0]]))
+    """
+    weights = contrasts.to(effects.covariance)
+    variance = torch.einsum("cs,nst,ct->nc", weights, effects.covariance, weights)
+    return (variance.clamp(min=0) / effects.samples).sqrt()
+
+
+def _run_prefixes(
+    model: nn.Module, block: Samples, prop: Property, layers: Sequence[str]
+) -> tuple[dict[str, Float[Tensor, "probes batch ..."]], Float[Tensor, " batch"]]:
+    """Activations of the layers at every probe, and the scores without intervention."""
+    probes = prop.probes(block.inputs)
+    hidden, recorded = probes.flatten(0, 1), {}
+    for name, module in ordered_modules(model):
+        hidden = module(hidden)
+        if name in layers:
+            recorded[name] = hidden.clone().unflatten(0, probes.shape[:2])
+    return recorded, prop.score(hidden.unflatten(0, probes.shape[:2]), block)
+
+
+def _value_grid(
+    model: nn.Module,
+    samples: Samples,
+    neurons: Sequence[Neuron],
+    layers: Sequence[str],
+    steps: int,
+    batch_size: int,
+) -> Float[Tensor, "neurons steps"]:
+    """Evenly spaced values from the lowest to the highest activation of each neuron."""
+    low: dict[str, Tensor] = {}
+    high: dict[str, Tensor] = {}
+    for block in samples.inputs.split(batch_size):
+        for layer, output in activations(model, block, layers).items():
+            rows = output.movedim(1, -1).flatten(0, -2)
+            low[layer] = torch.minimum(low.get(layer, rows[0]), rows.amin(dim=0))
+            high[layer] = torch.maximum(high.get(layer, rows[0]), rows.amax(dim=0))
+    for neuron in neurons:
+        if not 0 <= neuron.index < len(low[neuron.layer]):
+            raise ValueError(
+                f"neurons: got {neuron}; allowed: {neuron.layer}[0] to "
+                f"{neuron.layer}[{len(low[neuron.layer]) - 1}]"
+            )
+    start = torch.stack([low[neuron.layer][neuron.index] for neuron in neurons])
+    end = torch.stack([high[neuron.layer][neuron.index] for neuron in neurons])
+    share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)
+    return start[:, None] * (1 - share) + end[:, None] * share
+
+
+def _check(
+    model: nn.Module, samples: Samples, neurons: Sequence[Neuron], steps: int, batch_size: int
+) -> None:
+    if model.training:
+        raise ValueError("model: is in training mode; allowed: evaluation mode, call model.eval()")
+    if len(samples) == 0:
+        raise ValueError("samples: got none; allowed: at least one sample")
+    if not neurons or len(set(neurons)) < len(neurons):
+        raise ValueError(f"neurons: got {len(neurons)}; allowed: at least one, and each only once")
+    if steps < 2 or batch_size < 1:
+        raise ValueError(
+            f"steps, batch_size: got {steps}, {batch_size}; allowed: at least 2 steps, 1 row"
+        )
+    check_inputs(model, samples.inputs)
+
+
+def _summarise(
+    neurons: tuple[Neuron, ...],
+    values: Float[Tensor, "neurons steps"],
+    sums: Float[Tensor, "neurons steps_1"],
+    products: Float[Tensor, "neurons steps_1 steps_1"],
+    samples: int,
+) -> CausalEffects:
+    mean = sums / samples
+    outer = mean[:, :, None] * mean[:, None, :]
+    covariance = (products / samples - outer) * (samples / max(1, samples - 1))
+    return CausalEffects(
+        neurons=neurons,
+        values=values.cpu(),
+        expectation=mean[:, :-1],
+        unmodified=float(mean[0, -1]),
+        covariance=covariance,
+        samples=samples,
+    )

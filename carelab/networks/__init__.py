@@ -1,5 +1,40 @@
 """Networks: build, train, read, write, name their layers and split them."""
 
 from carelab.networks.architectures import cnn, mlp, seeded
+from carelab.networks.files import load, load_into, save
+from carelab.networks.fingerprints import fingerprint
+from carelab.networks.inputs import check_inputs, input_features
+from carelab.networks.layers import (
+    hidden_layers,
+    hidden_neurons,
+    ordered_modules,
+    pre_activation,
+    split,
+    width,
+)
+from carelab.networks.tracing import as_sequential
+from carelab.networks.training import Epoch, accuracy, fit, logits, predict
 
-__all__ = ["cnn", "mlp", "seeded"]
+__all__ = [
+    "Epoch",
+    "accuracy",
+    "as_sequential",
+    "check_inputs",
+    "cnn",
+    "fingerprint",
+    "fit",
+    "hidden_layers",
+    "hidden_neurons",
+    "input_features",
+    "load",
+    "load_into",
+    "logits",
+    "mlp",
+    "ordered_modules",
+    "pre_activation",
+    "predict",
+    "save",
+    "seeded",
+    "split",
+    "width",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -28,7 +29,9 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
         ...     layer = torch.nn.Linear(2, 3)
     """
     seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
+    # Seeding reaches the states of all GPUs in use, so these are put back too.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else range(0)
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 
@@ -74,7 +77,7 @@ def mlp(
         )
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with seeded(generator):
-        for number, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
             modules[f"linear{number}"] = nn.Linear(inputs, outputs)
             if number <= len(widths):
                 unit = activation()
@@ -123,13 +126,7 @@ def cnn(
         >>> model(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 10])
     """
-    if len(image) != 3 or min(image) < 1:
-        raise ValueError(f"image: got {tuple(image)}; allowed: (channels, height, width), each >= 1")
-    if not channels or min([*channels, *widths, classes]) < 1 or kernel % 2 == 0 or kernel < 1:
-        raise ValueError(
-            f"channels, widths, classes, kernel: got {tuple(channels)}, {tuple(widths)}, {classes}, "
-            f"{kernel}; allowed: at least one block, sizes of at least 1, an odd kernel"
-        )
+    _check_sizes(image, channels, widths, classes, kernel, pool)
     depth, height, width = image
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with seeded(generator):
@@ -139,17 +136,40 @@ def cnn(
             modules[f"{type(unit).__name__.lower()}{number}"] = unit
             modules[f"pool{number}"] = nn.MaxPool2d(pool)
             depth, height, width = outputs, height // pool, width // pool
-        if min(height, width) < 1:
-            raise ValueError(
-                f"image: got {tuple(image)}, which {len(channels)} poolings by {pool} leave empty; "
-                "allowed: fewer blocks, a smaller pool or a larger image"
-            )
         modules["flatten"] = nn.Flatten()
         sizes = [depth * height * width, *widths, classes]
-        for number, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
             modules[f"linear{number}"] = nn.Linear(inputs, outputs)
             if number <= len(widths):
                 unit = activation()
                 name = type(unit).__name__.lower()
                 modules[f"{name}{len(channels) + number}"] = unit
     return nn.Sequential(modules).eval()
+
+
+def _check_sizes(
+    image: Sequence[int],
+    channels: Sequence[int],
+    widths: Sequence[int],
+    classes: int,
+    kernel: int,
+    pool: int,
+) -> None:
+    if len(image) != 3 or min(image) < 1:
+        raise ValueError(
+            f"image: got {tuple(image)}; allowed: (channels, height, width), each at least 1"
+        )
+    if not channels or min([*channels, *widths, classes]) < 1:
+        raise ValueError(
+            f"channels, widths, classes: got {tuple(channels)}, {tuple(widths)}, {classes}; "
+            "allowed: sizes of at least 1 and at least one block"
+        )
+    if kernel < 1 or kernel % 2 == 0 or pool < 1:
+        raise ValueError(
+            f"kernel, pool: got {kernel}, {pool}; allowed: an odd kernel, a pool of at least 1"
+        )
+    if min(image[1:]) // pool ** len(channels) < 1:
+        raise ValueError(
+            f"image: got {tuple(image)}, which {len(channels)} poolings by {pool} leave empty; "
+            "allowed: fewer blocks, a smaller pool or a larger image"
+        )

@@ -1,0 +1,250 @@
+"""Networks in safetensors files: one that rebuilds itself, and plain weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from carelab.networks.fingerprints import fingerprint
+from carelab.networks.kinds import build_module, describe_module
+from carelab.networks.layers import assemble, ordered_modules
+
+__all__ = ["load", "load_into", "save"]
+
+# One key only: safetensors writes several in an arbitrary order, and equal networks should give
+# equal files.
+_KEY = "carelab_network"
+_VERSION = 1
+_LIMIT = 1_000_000  # characters of description; a thousand modules take about a tenth of it
+_DEPTH = 32
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a network to a safetensors file that alone rebuilds it.
+
+    The file holds the weights and, as JSON in its metadata, the kind and the constructor arguments
+    of each module, a format version, the fingerprint of the weights and a checksum of it all.
+    Equal networks give equal files. The file is there whole or not at all.
+
+    Args:
+        model: a sequential network of the module kinds in ``networks.kinds.KINDS``.
+        path: the file; an older one is replaced.
+
+    Raises:
+        ValueError: a network that is not sequential, or a module that cannot be described.
+        OSError: the folder is missing or cannot be written to.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from carelab import networks
+        >>> model = networks.mlp(4, (3,), 2, generator=torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     networks.save(model, f"{folder}/a.safetensors")
+        ...     same = networks.load(f"{folder}/a.safetensors")
+    """
+    description = {
+        "version": _VERSION,
+        "modules": [
+            {"name": name, **describe_module(name, module)}
+            for name, module in ordered_modules(model)
+        ],
+        "fingerprint": fingerprint(model),
+    }
+    text = json.dumps({**description, "checksum": _checksum(description)}, allow_nan=False)
+    _check_extent(text, [name for name, _ in ordered_modules(model)], "model")
+    state = model.state_dict()
+    _check_types(state, "model")
+    # Copies, since safetensors refuses tensors that share memory or are not contiguous.
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+    _write(Path(path), to_bytes(weights, metadata={_KEY: text}))
+
+
+def load(path: str | os.PathLike[str]) -> nn.Sequential:
+    """The network in a file written by `save`, bit for bit.
+
+    No code from the file is run: modules are built from a fixed list of kinds, their arguments are
+    checked, and memory is taken only for weights that are really in the file. The checksum finds
+    damage and careless edits; it is no signature.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is damaged, of another format or version, without a description of
+            its network, or with one that does not fit its weights.
+
+    Example:
+        See `save`.
+    """
+    weights, metadata = _read(Path(path))
+    if _KEY not in metadata:
+        raise ValueError(
+            f"path: {path} holds weights but no description of a network; "
+            "allowed: a file written by networks.save, or networks.load_into for plain weights"
+        )
+    description = _parse(metadata[_KEY], path)
+    try:
+        network = _build(description["modules"])
+        _check_types(weights, "weights")
+    except ValueError as error:
+        raise ValueError(f"path: {path} describes no network that can be built: {error}") from None
+    _check_weights(network.state_dict(), weights, path)
+    network.load_state_dict(weights, assign=True)
+    if fingerprint(network) != description["fingerprint"]:
+        raise ValueError(f"path: {path} is damaged: its weights do not have their fingerprint")
+    return network.eval()
+
+
+def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+    """A copy of the network with the weights of a safetensors file.
+
+    For files that hold a plain state dict, of any architecture.
+
+    Args:
+        model: a network of the file's architecture, sequential or not; it is not changed.
+        path: the file.
+
+    Returns:
+        The copy, on the network's device, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a damaged file, or weights of other names, shapes or types than the network's.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from carelab import networks
+        >>> model = networks.mlp(4, (3,), 2, generator=torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     networks.save(model, f"{folder}/a.safetensors")
+        ...     same = networks.load_into(model, f"{folder}/a.safetensors")
+    """
+    weights, _ = _read(Path(path))
+    expected = model.state_dict()
+    _check_weights(expected, weights, path)
+    for name, tensor in weights.items():
+        if tensor.dtype != expected[name].dtype:
+            raise ValueError(
+                f"path: {path} holds {name} as {tensor.dtype}; "
+                f"this network takes {expected[name].dtype}, convert it first"
+            )
+    loaded = deepcopy(model)
+    loaded.load_state_dict(weights)
+    return loaded.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"path: there is no file {path}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            # Clones, since what is read is a view of the file, which may change later.
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return weights, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"path: {path} is damaged or no safetensors file ({error})") from None
+
+
+def _parse(text: str, path: str | os.PathLike[str]) -> Mapping[str, object]:
+    try:
+        if len(text) > _LIMIT:
+            raise ValueError(f"longer than {_LIMIT} characters")
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"path: {path} has no readable description ({error})") from None
+    if not isinstance(content, dict) or content.get("version") != _VERSION:
+        found = content.get("version") if isinstance(content, dict) else None
+        raise ValueError(
+            f"path: {path} has a description of version {found!r}; allowed: {_VERSION}"
+        )
+    checksum = content.pop("checksum", None)
+    if set(content) != {"version", "modules", "fingerprint"} or checksum != _checksum(content):
+        raise ValueError(f"path: {path} is damaged: its description does not have its checksum")
+    return content
+
+
+def _build(entries: object) -> nn.Sequential:
+    """The network that the entries describe, without memory for its weights."""
+    if not isinstance(entries, list):
+        raise ValueError("its modules are no list")
+    modules = []
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != {"name", "kind", "arguments"}:
+            raise ValueError("a module needs name, kind and arguments, and nothing else")
+        if not isinstance(entry["name"], str):
+            raise ValueError(f"a module's name is {entry['name']!r}")
+        modules.append((entry["name"], entry["kind"], entry["arguments"]))
+    _check_extent("", [name for name, _, _ in modules], "description")
+    with torch.device("meta"):
+        return assemble([(name, build_module(name, kind, given)) for name, kind, given in modules])
+
+
+def _check_weights(
+    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> None:
+    missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)
+    if missing or unknown:
+        raise ValueError(
+            f"path: {path} does not fit the network: missing {', '.join(missing[:5]) or 'none'}; "
+            f"unknown {', '.join(unknown[:5]) or 'none'}"
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"path: {path} holds {name} with shape {tuple(tensor.shape)}; "
+                f"the network takes {tuple(expected[name].shape)}"
+            )
+        if tensor.is_floating_point() != expected[name].is_floating_point():
+            raise ValueError(
+                f"path: {path} holds {name} as {tensor.dtype}; "
+                f"the network takes {expected[name].dtype}"
+            )
+
+
+def _check_types(state: Mapping[str, Tensor], argument: str) -> None:
+    for name, tensor in state.items():
+        if tensor.dtype not in (*_DTYPES, torch.int64):
+            allowed = ", ".join(map(str, _DTYPES))
+            raise ValueError(f"{argument}: {name} is {tensor.dtype}; allowed: {allowed}")
+
+
+def _check_extent(text: str, names: Sequence[str], argument: str) -> None:
+    if len(text) > _LIMIT or any(name.count(".") > _DEPTH for name in names):
+        raise ValueError(
+            f"{argument}: too large or too deeply nested to be described; allowed: {_LIMIT} "
+            f"characters, {_DEPTH} levels"
+        )
+
+
+def _checksum(description: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from carelab import typechecking as typechecking
 # a float, which notebook parameters such as `alpha: float = 1` need.
 _FLOORS = ("records", "networks", "data", "properties", "causal", "repair", "show", "lab")
 with install_import_hook([f"carelab.{floor}" for floor in _FLOORS], "carelab.typechecking.check"):
-    from carelab import causal, data, networks, properties, records, repair
+    from carelab import causal, data, lab, networks, properties, records, repair, show
 
 __version__ = "0.1.0"
-__all__ = ["causal", "data", "networks", "properties", "records", "repair"]
+__all__ = ["causal", "data", "lab", "networks", "properties", "records", "repair", "show"]

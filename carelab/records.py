@@ -12,6 +12,7 @@ __all__ = [
     "Dataset",
     "Edit",
     "Feature",
+    "Interval",
     "Neuron",
     "Performance",
     "Repair",
@@ -148,6 +149,23 @@ class CausalEffects:
     samples: int
 
 
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Interval:
+    """A mean over seeds with its 95 % interval.
+
+    Args:
+        mean: mean of the values.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        n: how many values the mean runs over.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Performance:
     """How a network does: on the task, and on the property.
@@ -186,7 +204,7 @@ class Repair:
 
     Args:
         method: name of the repair, such as "care".
-        property: name of the property that was repaired.
+        property_name: name of the property that was repaired.
         neurons: the guilty neurons.
         factors: the factor of each (neurons).
         before: performance of the network given, on the repair's own data.
@@ -201,7 +219,7 @@ class Repair:
     """
 
     method: str
-    property: str
+    property_name: str
     neurons: tuple[Neuron, ...]
     factors: Float[Tensor, " neurons"]
     before: Performance

@@ -10,6 +10,7 @@ from carelab.causal.effects import (
 from carelab.causal.interventions import activations, do
 from carelab.causal.localization import (
     care_count,
+    expectation_drop,
     expectation_mean,
     expectation_range,
     guilty_neurons,
@@ -23,6 +24,7 @@ __all__ = [
     "contrast_error",
     "curve_mean",
     "do",
+    "expectation_drop",
     "expectation_mean",
     "expectation_range",
     "guilty_neurons",

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from carelab.records import CausalEffects, Neuron
 
-__all__ = ["care_count", "expectation_mean", "expectation_range", "guilty_neurons", "ranking"]
+__all__ = [
+    "care_count",
+    "expectation_drop",
+    "expectation_mean",
+    "expectation_range",
+    "guilty_neurons",
+    "ranking",
+]
 
 
 def expectation_mean(effects: CausalEffects) -> Float[Tensor, " neurons"]:
@@ -45,6 +52,26 @@ def expectation_range(effects: CausalEffects) -> Float[Tensor, " neurons"]:
         'expectation_range'
     """
     return effects.expectation.amax(dim=1) - effects.expectation.amin(dim=1)
+
+
+def expectation_drop(effects: CausalEffects) -> Float[Tensor, " neurons"]:
+    """E[y] - mean over v of E[y | do(neuron = v)]: how much holding the neuron stops the outcome.
+
+    Holding a mediator at any constant cuts the path that runs through it, so that the neurons
+    that carry a sensitive feature to the label have a large drop, and dead neurons none.
+
+    Args:
+        effects: the interventional expectations.
+
+    Source: the reverse of CARE's ranking for fairness, which it replaces: there dead neurons,
+        which change nothing, rank above every mediator.
+
+    Example:
+        >>> from carelab import causal
+        >>> causal.expectation_drop.__name__
+        'expectation_drop'
+    """
+    return effects.unmodified - effects.expectation.mean(dim=1)
 
 
 def ranking(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 
 import torch
 from torch import fx, nn
@@ -100,7 +100,8 @@ def as_sequential(model: nn.Module) -> nn.Sequential:
     if isinstance(model, nn.Sequential) and _is_plain(model):
         return model
     try:
-        graph = fx.Tracer().trace(model)
+        # A shallow copy, since the tracer writes the constants it meets into what it traces.
+        graph = fx.Tracer().trace(copy(model))
     # Whatever the user's own code raises when it meets a stand-in for a tensor.
     except Exception as error:
         raise ValueError(

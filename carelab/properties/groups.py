@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from carelab.records import Feature, Samples
@@ -31,6 +31,7 @@ class GroupFairness:
         columns: input columns of the sensitive feature.
         groups: its values, one group a row; a row of a table belongs to the nearest.
         weights: what a sample of each group and label counts in the signed gap (groups, labels).
+        compared: the groups that the rate compares; the others lack a label it needs.
         difference: fairlearn's metric for the rate.
         tolerance: gap that is still accepted, as a fraction.
         name: what the property is called.
@@ -39,6 +40,7 @@ class GroupFairness:
     columns: tuple[int, ...]
     groups: Float[Tensor, "groups columns"]
     weights: Float[Tensor, "groups labels"]
+    compared: Bool[Tensor, " groups"]
     difference: Callable[..., float]
     tolerance: float
     name: str
@@ -64,10 +66,11 @@ class GroupFairness:
     def rate(
         self, outputs: Float[Tensor, "*runs 1 batch 2"], samples: Samples
     ) -> Float[Tensor, "*runs"]:
-        """Fairlearn's difference between the groups, on the predicted labels."""
+        """Fairlearn's difference between the compared groups, on the predicted labels."""
         group, label = _membership(samples, self.columns, self.groups)
-        truth, groups = label.cpu().numpy(), group.cpu().numpy()
-        predictions = outputs.argmax(dim=-1).squeeze(-2)
+        rows = self.compared.to(group.device)[group]
+        truth, groups = label[rows].cpu().numpy(), group[rows].cpu().numpy()
+        predictions = outputs.argmax(dim=-1).squeeze(-2)[..., rows]
         gaps = [
             self.difference(truth, prediction.cpu().numpy(), sensitive_features=groups)
             for prediction in predictions.reshape(-1, predictions.shape[-1])
@@ -100,7 +103,9 @@ def demographic_parity(
         >>> properties.demographic_parity(census.train, census.feature("sex")).name
         'demographic parity (sex)'
     """
-    shares, favoured, unfavoured = _shares(samples, feature)
+    shares = _shares(samples, feature)
+    compared = shares.sum(dim=1) > 0
+    favoured, unfavoured = _furthest_apart(shares, compared, feature)
     weights = torch.zeros_like(shares)
     weights[favoured] = 1 / shares[favoured].sum()
     weights[unfavoured] = -1 / shares[unfavoured].sum()
@@ -108,6 +113,7 @@ def demographic_parity(
         columns=feature.columns,
         groups=feature.values,
         weights=weights,
+        compared=compared,
         difference=demographic_parity_difference,
         tolerance=tolerance,
         name=f"demographic parity ({feature.name})",
@@ -126,8 +132,8 @@ def equalized_odds(samples: Samples, feature: Feature, *, tolerance: float = 0.0
         tolerance: gap that is still accepted, as a fraction.
 
     Raises:
-        ValueError: samples without labels, labels other than 0 and 1, fewer than two groups, or
-            a favoured or unfavoured group in which a label never occurs.
+        ValueError: samples without labels, labels other than 0 and 1, or fewer than two groups
+            in which both labels occur; groups that lack a label are left out.
 
     Source: ``fairlearn.metrics.equalized_odds_difference``.
 
@@ -138,12 +144,9 @@ def equalized_odds(samples: Samples, feature: Feature, *, tolerance: float = 0.0
         >>> properties.equalized_odds(census.train, census.feature("sex")).name
         'equalised odds (sex)'
     """
-    shares, favoured, unfavoured = _shares(samples, feature)
-    if float(torch.stack([shares[favoured], shares[unfavoured]]).min()) == 0:
-        raise ValueError(
-            f"samples: a label never occurs in one of the compared groups of {feature.name!r}; "
-            "allowed: samples with both labels in both groups"
-        )
+    shares = _shares(samples, feature)
+    compared = (shares > 0).all(dim=1)
+    favoured, unfavoured = _furthest_apart(shares, compared, feature)
     weights = torch.zeros_like(shares)
     weights[favoured] = 0.5 / shares[favoured]
     weights[unfavoured] = -0.5 / shares[unfavoured]
@@ -151,6 +154,7 @@ def equalized_odds(samples: Samples, feature: Feature, *, tolerance: float = 0.0
         columns=feature.columns,
         groups=feature.values,
         weights=weights,
+        compared=compared,
         difference=equalized_odds_difference,
         tolerance=tolerance,
         name=f"equalised odds ({feature.name})",
@@ -167,23 +171,30 @@ def _membership(
     return group, samples.labels
 
 
-def _shares(samples: Samples, feature: Feature) -> tuple[Float[Tensor, "groups 2"], int, int]:
-    """Share of the samples with each group and label, and the two groups furthest apart."""
+def _shares(samples: Samples, feature: Feature) -> Float[Tensor, "groups 2"]:
+    """Share of the samples with each group and label."""
     group, label = _membership(samples, feature.columns, feature.values)
     if int(label.min()) < 0 or int(label.max()) > 1:
         raise ValueError(
-            f"samples: got labels {sorted(set(label.tolist()))}; allowed: 0 and 1, for group fairness"
+            f"samples: got labels {sorted(set(label.tolist()))}; allowed: 0 and 1, for group "
+            "fairness"
         )
     counts = torch.zeros(len(feature.values), 2, dtype=samples.inputs.dtype)
     counts.index_put_((group, label), torch.ones(len(label), dtype=counts.dtype), accumulate=True)
-    present = counts.sum(dim=1) > 0
-    if int(present.sum()) < 2:
+    return counts / len(label)
+
+
+def _furthest_apart(
+    shares: Float[Tensor, "groups 2"], compared: Bool[Tensor, " groups"], feature: Feature
+) -> tuple[int, int]:
+    """The compared groups with the highest and the lowest share of label 1."""
+    candidates = compared.nonzero().flatten().tolist()
+    if len(candidates) < 2:
         raise ValueError(
-            f"samples: got one group of {feature.name!r}; allowed: at least two groups to compare"
+            f"samples: got {len(candidates)} group of {feature.name!r} that can be compared; "
+            "allowed: at least two, in which every label needed occurs"
         )
-    positive = counts[:, 1] / counts.sum(dim=1).clamp(min=1)
-    favoured = int(positive.masked_fill(~present, -torch.inf).argmax())
-    unfavoured = int(positive.masked_fill(~present, torch.inf).argmin())
-    if favoured == unfavoured:  # equal shares everywhere: any second group will do
-        unfavoured = int(next(g for g in present.nonzero().flatten().tolist() if g != favoured))
-    return counts / len(label), favoured, unfavoured
+    positive = {group: float(shares[group, 1] / shares[group].sum()) for group in candidates}
+    favoured = max(candidates, key=positive.__getitem__)
+    unfavoured = min((group for group in candidates if group != favoured), key=positive.__getitem__)
+    return favoured, unfavoured

@@ -15,6 +15,8 @@ from carelab.properties import (
     drop_rows,
     equalized_odds,
     guided_violations,
+    observed_violations,
+    random_violations,
     violation_rate,
 )
 from carelab.records import Dataset, Feature, Samples
@@ -79,14 +81,16 @@ def fairness_trial(
 ) -> FairnessTrial:
     """Draws the samples of one fairness experiment.
 
-    Given instances grow from training rows, fresh ones from test rows, both by the guided search
-    with their own draws; a fresh instance that was also given is dropped.
+    A third each of the given instances are training rows, inputs drawn from the feature box, and
+    inputs that the guided search found from training rows. Fresh ones are made in the same way
+    from test rows, with their own draws; a fresh instance that was also given is dropped.
 
     Args:
         model: the network under test, in evaluation mode.
         dataset: the data set.
         prop: the property.
-        instances: discriminatory instances to look for, given and fresh each.
+        instances: discriminatory instances to look for, given and fresh each, at least 3; there
+            are fewer where the rows do not hold a third of them.
         box: inputs drawn from the feature box.
         repair_rows: training rows that the repair may see, at most.
         progress: show bars.
@@ -105,15 +109,13 @@ def fairness_trial(
         >>> fair = properties.individual_fairness(table, "sex")
         >>> trial = repair.fairness_trial(model, table, fair, instances=20, generator=generator)
     """
-    if min(instances, box, repair_rows) < 1:
+    if instances < 3 or min(box, repair_rows) < 1:
         raise ValueError(
             f"instances, box, repair_rows: got {instances}, {box}, {repair_rows}; "
-            "allowed: 1 or more"
+            "allowed: at least 3, 1, 1"
         )
     found = [
-        guided_violations(
-            model, seeds, dataset, prop, instances, progress=progress, generator=generator
-        )
+        _instances(model, seeds, dataset, prop, instances, progress, generator)
         for seeds in (dataset.train, dataset.test)
     ]
     given, fresh = found[0], drop_rows(found[1], found[0])
@@ -130,6 +132,29 @@ def fairness_trial(
         rows=dataset.test,
         box=sample_box(dataset, box, generator=generator),
     )
+
+
+def _instances(
+    model: nn.Module,
+    seeds: Samples,
+    dataset: Dataset,
+    prop: IndividualFairness,
+    count: int,
+    progress: bool,
+    generator: torch.Generator,
+) -> Samples:
+    """Discriminatory instances from three sources: rows, the box, and a search from the rows."""
+    third = count // 3
+    observed = observed_violations(model, seeds, prop)
+    picked = torch.randperm(len(observed), generator=generator)[:third]
+    drawn = random_violations(
+        model, dataset, prop, third, progress=progress, generator=generator
+    )
+    guided = guided_violations(
+        model, seeds, dataset, prop, third, progress=progress, generator=generator
+    )
+    inputs = torch.cat([observed.take(picked).inputs, drawn.inputs, guided.inputs])
+    return Samples(inputs=inputs.unique(dim=0))
 
 
 def measure_fairness(

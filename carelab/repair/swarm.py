@@ -126,7 +126,7 @@ def care(
     repaired, edits = scale_neurons(model, guilty, factors)
     return Repair(
         method=method,
-        property=prop.name,
+        property_name=prop.name,
         neurons=tuple(guilty),
         factors=factors,
         before=_performance(model, train, counterexamples, prop),
@@ -262,6 +262,9 @@ def particle_swarm(
     )
     seed = int(torch.randint(2**31, (), generator=generator))
     swarm.setup(problem, termination=("n_gen", iterations + 1), seed=seed, verbose=False)
+    # pymoo's own first velocities all point upwards, away from factors below 1.
+    reach = speed * (bounds[1] - bounds[0])
+    first = (torch.rand(particles, width, generator=generator, dtype=torch.float64) * 2 - 1) * reach
     history: list[float] = []
     still = 0
     with tqdm(total=iterations, desc="particle swarm", disable=not progress) as bar:
@@ -270,6 +273,8 @@ def particle_swarm(
             costs = cost(torch.from_numpy(positions.get("X"))).numpy()
             Evaluator().eval(StaticProblem(problem, F=costs[:, None]), positions)
             swarm.tell(infills=positions)
+            if not history:
+                swarm.particles.set("V", first.numpy())
             history.append(float(swarm.opt[0].F[0]))
             moved = len(history) > 1 and abs(history[-2] - history[-1])
             still = still + 1 if len(history) > 1 and moved < tolerance * (1 + history[-2]) else 0

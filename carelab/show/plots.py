@@ -10,10 +10,11 @@ import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from carelab.causal import average_causal_effect, expectation_mean
-from carelab.records import CausalEffects, Neuron, Repair
+from carelab.records import CausalEffects, Interval, Neuron, Repair
 
 __all__ = ["causal_curves", "convergence", "effect_map", "note_data", "rates", "trade_off"]
 
@@ -155,7 +156,7 @@ def convergence(
 
 
 def rates(
-    measures: Mapping[str, Mapping[str, Mapping[str, float]]],
+    measures: Mapping[str, Mapping[str, Interval]],
     names: Mapping[str, str],
     *,
     ax: Axes | None = None,
@@ -164,7 +165,7 @@ def rates(
     """Bars of several rates for several networks, with their 95 % intervals, in percent.
 
     Args:
-        measures: {network: {rate: {mean, low, high}}}, rates as fractions.
+        measures: {network: {rate: its interval}}, rates as fractions.
         names: {rate: what it is called on the axis}, in drawing order.
         ax: where to draw; a new figure by default.
         label: title of the axes.
@@ -173,8 +174,9 @@ def rates(
         ValueError: nothing to draw.
 
     Example:
+        >>> from carelab.lab import interval
         >>> from carelab.show import plots
-        >>> one = {"mean": 0.2, "low": 0.1, "high": 0.3}
+        >>> one = interval([0.1, 0.2, 0.3])
         >>> axes = plots.rates({"before": {"unfair": one}}, {"unfair": "unfair rows"})
     """
     if not measures or not names:
@@ -204,9 +206,10 @@ def rates(
 
 
 def trade_off(
-    measures: Mapping[str, Mapping[str, Mapping[str, float]]],
+    measures: Mapping[str, Mapping[str, Interval]],
     *,
     rate: str = "unfair_rate_rows",
+    others: Sequence[tuple[float, float]] = (),
     ax: Axes | None = None,
     label: str | None = None,
 ) -> Axes:
@@ -215,8 +218,9 @@ def trade_off(
     The best corner is the lower right one: accurate and fair.
 
     Args:
-        measures: {network: {measure: {mean, low, high}}}; "accuracy" and the rate are read.
+        measures: {network: {measure: its interval}}; "accuracy" and the rate are read.
         rate: the measure on the vertical axis.
+        others: (accuracy, rate) of repairs that were tried and not chosen, as small dots.
         ax: where to draw; a new figure by default.
         label: title of the axes.
 
@@ -224,13 +228,17 @@ def trade_off(
         ValueError: nothing to draw.
 
     Example:
+        >>> from carelab.lab import interval
         >>> from carelab.show import plots
-        >>> one = {"mean": 0.2, "low": 0.1, "high": 0.3}
+        >>> one = interval([0.1, 0.2, 0.3])
         >>> axes = plots.trade_off({"before": {"accuracy": one, "unfair_rate_rows": one}})
     """
     if not measures:
         raise ValueError("measures: got none; allowed: at least one network")
     ax = _axes(ax)
+    if others:
+        across, up = np.array(others).T * 100
+        ax.plot(across, up, ".", color="0.6", ms=4, label="other repairs tried", zorder=1)
     colours = sns.color_palette("colorblind", len(measures))
     for number, (network, values) in enumerate(measures.items()):
         mean, low, high = _percent(values, ["accuracy", rate])
@@ -261,6 +269,7 @@ def note_data(figure: Figure, note: str) -> None:
 
     Example:
         >>> from matplotlib.figure import Figure
+from numpy.typing import NDArray
         >>> from carelab.show import plots
         >>> plots.note_data(Figure(), "Data: embedded-census (generated)")
     """
@@ -272,7 +281,9 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _percent(
-    values: Mapping[str, Mapping[str, float]], names: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    table = np.array([[values[name][key] for name in names] for key in ("mean", "low", "high")])
-    return 100 * table[0], 100 * table[1], 100 * table[2]
+    values: Mapping[str, Interval], names: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    mean = np.array([values[name].mean for name in names])
+    low = np.array([values[name].low for name in names])
+    high = np.array([values[name].high for name in names])
+    return 100 * mean, 100 * low, 100 * high

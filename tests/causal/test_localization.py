@@ -3,6 +3,7 @@ import torch
 
 from carelab.causal import (
     care_count,
+    expectation_drop,
     expectation_mean,
     expectation_range,
     guilty_neurons,
@@ -38,6 +39,16 @@ def test_by_hand() -> None:
     assert ranking(curves, summary=expectation_range).tolist() == [2, 0, 1]
     assert guilty_neurons(curves, count=2) == (Neuron("relu1", 1), Neuron("relu1", 2))
     assert len(guilty_neurons(curves)) == 1
+
+
+def test_the_drop_is_the_reverse_of_the_mean_and_zero_for_a_neuron_without_effect() -> None:
+    # Unmodified outcome .5: the second neuron changes nothing, the third halves it.
+    curves = effects([[0.4, 0.4], [0.5, 0.5], [0.2, 0.3]])
+    torch.testing.assert_close(
+        expectation_drop(curves), torch.tensor([0.1, 0.0, 0.25], dtype=torch.float64)
+    )
+    assert ranking(curves, summary=expectation_drop).tolist() == [2, 0, 1]
+    assert ranking(curves).tolist() == [1, 0, 2]
 
 
 def test_count_is_a_tenth_rounded_up() -> None:

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,18 +134,22 @@ def test_shared_and_strided_weights_are_written_as_they_are(tmp_path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)).eval()
     model[2].weight = model[0].weight
     model[0].bias = nn.Parameter(torch.arange(6.0)[::2])
+    model.append(nn.Linear(3, 2))
+    model[3].weight = nn.Parameter(torch.randn(3, 2, generator=generator()).T)
+    model.eval()
     save(model, tmp_path / "a")
     assert fingerprint(load(tmp_path / "a")) == fingerprint(model)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(path, monkeypatch) -> None:
+@pytest.mark.parametrize(("where", "step"), [(os, "fsync"), (Path, "replace")])
+def test_a_file_is_replaced_whole_or_not_at_all(path, monkeypatch, where, step) -> None:
     before = path.read_bytes()
 
     def fail(*arguments):
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fail)
+        patched.setattr(where, step, fail)
         with pytest.raises(OSError, match="disk full"):
             save(mlp(3, (5,), 2, generator=generator()), path)
     assert path.read_bytes() == before

@@ -185,6 +185,7 @@ def test_split_leaves_the_mode_of_every_module_alone() -> None:
     prefix, suffix = split(model, "body.act")
     assert [module.training for module in model.modules()] == modes
     assert prefix.training
+    assert suffix.training
     assert not suffix.get_submodule("tail.drop").training
     assert not any(part.training for part in split(nested(), "soft"))
 

@@ -223,6 +223,14 @@ def test_what_is_no_chain_is_refused_with_the_name_of_the_step(model, message) -
         as_sequential(model.eval())
 
 
+def test_tracing_leaves_the_module_alone() -> None:
+    model = Between(lambda x: F.linear(x, torch.eye(4))).eval()
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match="node linear"):
+        as_sequential(model)
+    assert vars(model) == before
+
+
 def test_a_module_in_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="is in training mode"):
         as_sequential(Reused())

@@ -102,6 +102,14 @@ def test_first_steps_are_those_of_adam_by_hand() -> None:
     assert epochs[0].train_loss == pytest.approx(math.log(2), rel=1e-6)
 
 
+def test_the_reported_loss_is_a_mean_over_samples_whatever_the_batches() -> None:
+    # Steps too small to matter: every row keeps the loss ln 2 of two equal logits.
+    epochs, model = [], linear([[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0])
+    options = {"learning_rate": 1e-12, "batch_size": 2, "epochs": 2, "report": epochs.append}
+    fit(model, quadrants(5), generator=generator(), **options)
+    assert [one.train_loss for one in epochs] == pytest.approx([math.log(2)] * 2, rel=1e-6)
+
+
 def test_the_given_network_is_not_changed_and_the_result_is_in_evaluation_mode() -> None:
     model = network().train()
     before = fingerprint(model)

@@ -1,0 +1,17 @@
+"""Run it all: sessions, notebooks, sweeps and the command line."""
+
+from carelab.lab.folders import check_writable
+from carelab.lab.runs import Run, RunError, run_notebook
+from carelab.lab.session import interval, save, start
+from carelab.records import Interval
+
+__all__ = [
+    "Interval",
+    "Run",
+    "RunError",
+    "check_writable",
+    "interval",
+    "run_notebook",
+    "save",
+    "start",
+]

@@ -1,0 +1,105 @@
+"""Folders and files of the lab: where the checkout is, and writing without half-written files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["check_writable", "checkout", "resolve", "staged"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def checkout() -> Path:
+    """The folder of the checkout that this package was installed from.
+
+    Returns:
+        The folder that holds `notebooks/`, `figures/` and `pyproject.toml`.
+
+    Raises:
+        FileNotFoundError: the package was installed without its checkout.
+
+    Example:
+        >>> from carelab.lab.folders import checkout
+        >>> (checkout() / "pyproject.toml").exists()
+        True
+    """
+    if not (_ROOT / "pyproject.toml").is_file():
+        raise FileNotFoundError(
+            "carelab is installed without its checkout, so its notebooks are not at hand; "
+            "clone the repository and run make setup there"
+        )
+    return _ROOT
+
+
+def resolve(folder: str | Path) -> Path:
+    """The absolute path of a folder; a relative one counts from the checkout.
+
+    A notebook run by hand starts in its own folder, one run by command starts elsewhere; counted
+    from the checkout, both write to the same place. Without a checkout the current folder counts.
+
+    Args:
+        folder: absolute, or relative to the checkout; "~" is the home folder.
+
+    Example:
+        >>> from carelab.lab.folders import checkout, resolve
+        >>> resolve(".runs") == checkout() / ".runs"
+        True
+    """
+    base = _ROOT if (_ROOT / "pyproject.toml").is_file() else Path.cwd()
+    return base / Path(folder).expanduser()
+
+
+def check_writable(out_dir: str | Path) -> Path:
+    """The absolute path of `out_dir`, made if missing, after a trial write.
+
+    Call it before the work starts, so that a folder that cannot be written to costs nothing.
+
+    Args:
+        out_dir: the folder; a relative one counts from the checkout.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+
+    Example:
+        >>> import tempfile
+        >>> from carelab.lab import check_writable
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_writable(folder + "/new").name
+        'new'
+    """
+    folder = resolve(out_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"out_dir: cannot write to {folder} ({error.strerror})") from None
+    return folder
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well.
+
+    Args:
+        path: the file to write; an older one stays untouched until the new one is complete.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from carelab.lab.folders import staged
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with staged(pathlib.Path(folder) / "a.txt") as file:
+        ...         length = file.write_text("whole")
+    """
+    # Not tempfile: its files are private, and a result has the rights of any other new file.
+    partial = path.parent / f".{path.name}-{secrets.token_hex(4)}.partial"
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

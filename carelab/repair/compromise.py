@@ -1,0 +1,92 @@
+"""Several weights of the accuracy, and the repair that selection rows choose among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from carelab.networks import accuracy
+from carelab.records import Repair, Samples
+from carelab.repair.edits import apply_repair
+
+__all__ = ["Compromise", "choose_alpha"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Compromise:
+    """The repairs found with several weights of the accuracy, and the one chosen.
+
+    Args:
+        alphas: the weights tried.
+        repairs: the repair found with each.
+        drops: accuracy that each costs on the selection rows, as a fraction.
+        chosen: position of the repair chosen.
+    """
+
+    alphas: tuple[float, ...]
+    repairs: tuple[Repair, ...]
+    drops: tuple[float, ...]
+    chosen: int
+
+    @property
+    def repair(self) -> Repair:
+        """The repair chosen."""
+        return self.repairs[self.chosen]
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the accuracy it was found with."""
+        return self.alphas[self.chosen]
+
+
+def choose_alpha(
+    model: nn.Module,
+    selection: Samples,
+    search: Callable[[float], Repair],
+    *,
+    alphas: Sequence[float],
+    largest_drop: float = 0.02,
+) -> Compromise:
+    """The repair with the fewest violations among those that cost little accuracy.
+
+    CARE fixes alpha by hand. Here several are tried, and rows that neither the search nor the
+    measurement sees decide: of the repairs whose accuracy on the selection rows is at most
+    `largest_drop` lower, the one that leaves the fewest given counterexamples is chosen; where
+    none is that accurate, the most accurate one.
+
+    Args:
+        model: the network that is repaired.
+        selection: labelled rows that only choose.
+        search: makes the repair for one alpha.
+        alphas: the weights to try, at least one.
+        largest_drop: accuracy that a repair may cost, as a fraction, 0 or more.
+
+    Raises:
+        ValueError: no alpha, or a negative drop.
+
+    Example:
+        See ``notebooks/10_fairness.ipynb``, which draws all of them:
+        >>> from carelab.repair import choose_alpha
+        >>> choose_alpha.__name__
+        'choose_alpha'
+    """
+    if not alphas or largest_drop < 0:
+        raise ValueError(
+            f"alphas, largest_drop: got {list(alphas)}, {largest_drop}; "
+            "allowed: at least one alpha, a drop of 0 or more"
+        )
+    repairs = tuple(search(alpha) for alpha in alphas)
+    before = accuracy(model, selection)
+    drops = tuple(
+        before - accuracy(apply_repair(model, repair), selection) for repair in repairs
+    )
+    numbers = range(len(repairs))
+    cheap = [number for number in numbers if drops[number] <= largest_drop]
+    chosen = (
+        min(cheap, key=lambda number: (repairs[number].after.violation_rate, drops[number]))
+        if cheap
+        else min(numbers, key=drops.__getitem__)
+    )
+    return Compromise(alphas=tuple(alphas), repairs=repairs, drops=drops, chosen=chosen)

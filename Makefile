@@ -38,6 +38,7 @@ demo: $(STAMP)   ## find and repair guilty neurons on embedded data, offline; wr
 
 test: lint types ## lint, types, unit tests, doctests and every notebook in its smoke profile
 	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks/00_quickstart.ipynb
 
 lab: $(STAMP)    ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto notebooks

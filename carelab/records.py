@@ -42,6 +42,7 @@ class Neuron:
     index: int
 
     def __str__(self) -> str:
+        """The neuron as plots and messages write it."""
         return f"{self.layer}[{self.index}]"
 
 
@@ -58,6 +59,7 @@ class Samples:
     labels: Int[Tensor, " batch"] | None = None
 
     def __len__(self) -> int:
+        """How many samples there are."""
         return len(self.inputs)
 
     def take(self, rows: Tensor | slice) -> Samples:
@@ -120,7 +122,9 @@ class Dataset:
             if feature.name == name:
                 return feature
         known = ", ".join(feature.name for feature in self.features)
-        raise ValueError(f"name: got {name!r}, which is no feature of {self.name}; allowed: {known}")
+        raise ValueError(
+            f"name: got {name!r}, which is no feature of {self.name}; allowed: {known}"
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

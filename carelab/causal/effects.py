@@ -24,6 +24,7 @@ __all__ = [
     "unmodified_outcome",
 ]
 
+
 def neuron_effects(
     model: nn.Module,
     samples: Samples,

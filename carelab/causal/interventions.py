@@ -16,7 +16,7 @@ __all__ = ["activations", "do"]
 
 @contextmanager
 def do(model: nn.Module, values: Mapping[Neuron, float]) -> Iterator[nn.Module]:
-    """The network under do(neuron = value): the neurons are held for every sample.
+    """The network under an intervention: the neurons are held at values for every sample.
 
     Run to the layer, overwrite, run on: what follows recomputes, nothing else changes. The layer
     a neuron names decides what is held: the output of ``linear1`` is its pre-activation, that of
@@ -86,7 +86,7 @@ def activations(
         raise ValueError("model: is in training mode; allowed: evaluation mode, call model.eval()")
     if len(inputs) == 0 or batch_size < 1:
         raise ValueError(
-            f"inputs, batch_size: got {len(inputs)} rows, {batch_size}; allowed: at least one of each"
+            f"inputs, batch_size: got {len(inputs)} rows, {batch_size}; allowed: at least 1, 1"
         )
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
 

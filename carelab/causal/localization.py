@@ -133,9 +133,7 @@ def guilty_neurons(
     total = len(effects.neurons)
     wanted = care_count(total) if count is None else count
     if not 1 <= wanted <= total:
-        raise ValueError(
-            f"count: got {wanted} guilty neurons of {total}; allowed: 1 to {total}"
-        )
+        raise ValueError(f"count: got {wanted} guilty neurons of {total}; allowed: 1 to {total}")
     return tuple(effects.neurons[row] for row in ranking(effects, summary=summary)[:wanted])
 
 

@@ -54,7 +54,8 @@ def suffix_runner(model: nn.Module, layer: str) -> Runner:
         >>> import torch
         >>> from carelab.causal.suffixes import suffix_runner
         >>> from carelab.networks import mlp
-        >>> run = suffix_runner(mlp(2, (3,), 2, generator=torch.Generator().manual_seed(0)), "relu1")
+        >>> model = mlp(2, (3,), 2, generator=torch.Generator().manual_seed(0))
+        >>> run = suffix_runner(model, "relu1")
         >>> run(torch.rand(1, 5, 3), [0, 2], torch.rand(2, 4)).shape
         torch.Size([2, 4, 1, 5, 2])
     """

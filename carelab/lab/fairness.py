@@ -143,9 +143,7 @@ def fairness_task(
     published, trained, feature = _TASKS[task]
     known = ("default", "published", "trained") if published else ("default", "trained")
     if network not in known:
-        raise ValueError(
-            f"network: got {network!r} for task {task}; allowed: {', '.join(known)}"
-        )
+        raise ValueError(f"network: got {network!r} for task {task}; allowed: {', '.join(known)}")
     if network == "default":
         network = "published" if published else "trained"
     if network == "published":

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from carelab.networks.fingerprints import fingerprint
 from carelab.networks.kinds import build_module, describe_module
 from carelab.networks.layers import assemble, ordered_modules
+from carelab.networks.tensorfiles import read_tensors, seal, unseal, write_tensors
 
 __all__ = ["load", "load_into", "save"]
 
-# One key only: safetensors writes several in an arbitrary order, and equal networks should give
-# equal files.
 _KEY = "carelab_network"
 _VERSION = 1
-_LIMIT = 1_000_000  # characters of description; a thousand modules take about a tenth of it
 _DEPTH = 32
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -61,16 +53,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ],
         "fingerprint": fingerprint(model),
     }
-    text = json.dumps({**description, "checksum": _checksum(description)}, allow_nan=False)
-    _check_extent(text, [name for name, _ in ordered_modules(model)], "model")
-    state = model.state_dict()
-    _check_types(state, "model")
-    # Copies, since safetensors refuses tensors that share memory or are not contiguous.
-    weights = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
-    _write(Path(path), to_bytes(weights, metadata={_KEY: text}))
+    text = seal(description, "model")
+    _check_depth([name for name, _ in ordered_modules(model)], "model")
+    weights = model.state_dict()
+    _check_types(weights, "model")
+    write_tensors(path, weights, {_KEY: text})
 
 
 def load(path: str | os.PathLike[str]) -> nn.Sequential:
@@ -92,15 +79,20 @@ def load(path: str | os.PathLike[str]) -> nn.Sequential:
             its network, or with one that does not fit its weights.
 
     Example:
-        See `save`.
+        >>> import tempfile, torch
+        >>> from carelab import networks
+        >>> model = networks.mlp(4, (3,), 2, generator=torch.Generator().manual_seed(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     networks.save(model, f"{folder}/a.safetensors")
+        ...     same = networks.load(f"{folder}/a.safetensors")
     """
-    weights, metadata = _read(Path(path))
+    weights, metadata = read_tensors(path)
     if _KEY not in metadata:
         raise ValueError(
             f"path: {path} holds weights but no description of a network; "
             "allowed: a file written by networks.save, or networks.load_into for plain weights"
         )
-    description = _parse(metadata[_KEY], path)
+    description = unseal(metadata[_KEY], path, version=_VERSION, keys=["modules", "fingerprint"])
     try:
         network = _build(description["modules"])
         _check_types(weights, "weights")
@@ -137,7 +129,7 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         ...     networks.save(model, f"{folder}/a.safetensors")
         ...     same = networks.load_into(model, f"{folder}/a.safetensors")
     """
-    weights, _ = _read(Path(path))
+    weights, _ = read_tensors(path)
     expected = model.state_dict()
     _check_weights(expected, weights, path)
     for name, tensor in weights.items():
@@ -151,36 +143,6 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     return loaded.eval()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            # Clones, since what is read is a view of the file, which may change later.
-            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            return weights, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"path: {path} is damaged or no safetensors file ({error})") from None
-
-
-def _parse(text: str, path: str | os.PathLike[str]) -> Mapping[str, object]:
-    try:
-        if len(text) > _LIMIT:
-            raise ValueError(f"longer than {_LIMIT} characters")
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"path: {path} has no readable description ({error})") from None
-    if not isinstance(content, dict) or content.get("version") != _VERSION:
-        found = content.get("version") if isinstance(content, dict) else None
-        raise ValueError(
-            f"path: {path} has a description of version {found!r}; allowed: {_VERSION}"
-        )
-    checksum = content.pop("checksum", None)
-    if set(content) != {"version", "modules", "fingerprint"} or checksum != _checksum(content):
-        raise ValueError(f"path: {path} is damaged: its description does not have its checksum")
-    return content
-
-
 def _build(entries: object) -> nn.Sequential:
     """The network that the entries describe, without memory for its weights."""
     if not isinstance(entries, list):
@@ -192,7 +154,7 @@ def _build(entries: object) -> nn.Sequential:
         if not isinstance(entry["name"], str):
             raise ValueError(f"a module's name is {entry['name']!r}")
         modules.append((entry["name"], entry["kind"], entry["arguments"]))
-    _check_extent("", [name for name, _, _ in modules], "description")
+    _check_depth([name for name, _, _ in modules], "description")
     with torch.device("meta"):
         return assemble([(name, build_module(name, kind, given)) for name, kind, given in modules])
 
@@ -226,25 +188,6 @@ def _check_types(state: Mapping[str, Tensor], argument: str) -> None:
             raise ValueError(f"{argument}: {name} is {tensor.dtype}; allowed: {allowed}")
 
 
-def _check_extent(text: str, names: Sequence[str], argument: str) -> None:
-    if len(text) > _LIMIT or any(name.count(".") > _DEPTH for name in names):
-        raise ValueError(
-            f"{argument}: too large or too deeply nested to be described; allowed: {_LIMIT} "
-            f"characters, {_DEPTH} levels"
-        )
-
-
-def _checksum(description: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _check_depth(names: Sequence[str], argument: str) -> None:
+    if any(name.count(".") > _DEPTH for name in names):
+        raise ValueError(f"{argument}: too deeply nested to be described; allowed: {_DEPTH} levels")

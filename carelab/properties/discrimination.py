@@ -33,13 +33,12 @@ def observed_violations(model: nn.Module, samples: Samples, prop: Property) -> S
         The violating rows, labels kept; possibly none.
 
     Example:
-        >>> import torch
-        >>> from carelab import data, networks, properties
-        >>> census = data.embedded_census(generator=torch.Generator().manual_seed(0))
-        >>> model = networks.mlp(
-        ...     census.train.inputs.shape[1], (4,), 2, generator=torch.Generator().manual_seed(1))
-        >>> fair = properties.individual_fairness(census, "sex")
-        >>> found = properties.observed_violations(model, census.train, fair)
+        >>> import torch, carelab as cl
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> found = cl.properties.observed_violations(model, table.train, fair)
     """
     return samples.take(violates(model, samples, prop))
 
@@ -74,13 +73,13 @@ def random_violations(
         ValueError: a count, number of draws or block below 1.
 
     Example:
-        >>> import torch
-        >>> from carelab import data, networks, properties
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> census = data.embedded_census(generator=generator)
-        >>> model = networks.mlp(census.train.inputs.shape[1], (4,), 2, generator=generator)
-        >>> fair = properties.individual_fairness(census, "sex")
-        >>> found = properties.random_violations(model, census, fair, 5, generator=generator)
+        >>> import torch, carelab as cl
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> found = cl.properties.random_violations(
+        ...     model, table, fair, 5, most_draws=100, generator=g)
     """
     if min(count, most_draws, block) < 1:
         raise ValueError(
@@ -146,14 +145,13 @@ def guided_violations(
         Departs: gradients of the property's margin instead of the loss, and all seeds at once.
 
     Example:
-        >>> import torch
-        >>> from carelab import data, networks, properties
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> census = data.embedded_census(generator=generator)
-        >>> model = networks.mlp(census.train.inputs.shape[1], (4,), 2, generator=generator)
-        >>> fair = properties.individual_fairness(census, "sex")
-        >>> some = census.train.take(slice(0, 50))
-        >>> found = properties.guided_violations(model, some, census, fair, 5, generator=generator)
+        >>> import torch, carelab as cl
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> found = cl.properties.guided_violations(
+        ...     model, table.train, table, fair, 5, generator=g)
     """
     if len(seeds) == 0 or count < 1:
         raise ValueError(f"seeds, count: got {len(seeds)}, {count}; allowed: at least one of each")

@@ -48,6 +48,7 @@ class IndividualFairness:
     name: str = "individual fairness"
 
     def __post_init__(self) -> None:
+        """Refuses columns without values, and values that cannot differ."""
         if not self.columns or self.values.shape[1] != len(self.columns):
             raise ValueError(
                 f"values: got {self.values.shape[1]} columns for {len(self.columns)} sensitive "
@@ -55,10 +56,12 @@ class IndividualFairness:
             )
         if len(self.values) < 2:
             raise ValueError(
-                f"values: got {len(self.values)} of them; allowed: at least two, or nothing can flip"
+                f"values: got {len(self.values)}; allowed: at least two, or nothing can flip"
             )
 
-    def probes(self, inputs: Float[Tensor, "batch features"]) -> Float[Tensor, "probes batch features"]:
+    def probes(
+        self, inputs: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "probes batch features"]:
         """The inputs themselves, then once with each value of the sensitive columns."""
         highest = max(self.columns)
         if highest >= inputs.shape[1] or min(self.columns) < 0:

@@ -36,9 +36,7 @@ class Property(Protocol):
         """What the property is called in plots and records."""
         ...
 
-    def probes(
-        self, inputs: Float[Tensor, "batch *sample"]
-    ) -> Float[Tensor, "probes batch *sample"]:
+    def probes(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "probes batch ..."]:
         """The inputs at which the network is run to judge each sample."""
         ...
 

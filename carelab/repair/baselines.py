@@ -32,14 +32,13 @@ def hold_constant(model: nn.Module, samples: Samples, prop: IndividualFairness) 
     Source: none: the baseline that CARE's evaluation leaves out.
 
     Example:
-        >>> import torch
-        >>> from carelab import data, networks, properties, repair
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> table = data.embedded_census(rows=400, generator=generator)
-        >>> model = networks.mlp(table.train.inputs.shape[1], (8,), 2, generator=generator)
-        >>> fair = properties.individual_fairness(table, "sex")
-        >>> blind = repair.hold_constant(model, table.train, fair)
-        >>> properties.violation_rate(blind, table.test, fair)
+        >>> import torch, carelab as cl
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> blind = cl.repair.hold_constant(model, table.train, fair)
+        >>> cl.properties.violation_rate(blind, table.test, fair)
         0.0
     """
     first, layer = ordered_modules(model)[0]

@@ -13,6 +13,9 @@ from carelab.repair.edits import apply_repair
 
 __all__ = ["Compromise", "choose_alpha"]
 
+# The difference of two accuracies may lie above the drop allowed by a rounding error alone.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Compromise:
@@ -64,26 +67,28 @@ def choose_alpha(
         largest_drop: accuracy that a repair may cost, as a fraction, 0 or more.
 
     Raises:
-        ValueError: no alpha, or a negative drop.
+        ValueError: no alpha, or a drop that is negative or no number.
 
     Example:
-        See ``notebooks/10_fairness.ipynb``, which draws all of them:
-        >>> from carelab.repair import choose_alpha
-        >>> choose_alpha.__name__
-        'choose_alpha'
+        >>> import torch, carelab as cl
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> search = lambda alpha: cl.repair.care(
+        ...     model, table.train, table.train, fair, [one], alpha=alpha, generator=g)
+        >>> both = cl.repair.choose_alpha(model, table.selection, search, alphas=(0.3, 0.9))
     """
-    if not alphas or largest_drop < 0:
+    if not alphas or not largest_drop >= 0:
         raise ValueError(
             f"alphas, largest_drop: got {list(alphas)}, {largest_drop}; "
             "allowed: at least one alpha, a drop of 0 or more"
         )
     repairs = tuple(search(alpha) for alpha in alphas)
     before = accuracy(model, selection)
-    drops = tuple(
-        before - accuracy(apply_repair(model, repair), selection) for repair in repairs
-    )
+    drops = tuple(before - accuracy(apply_repair(model, repair), selection) for repair in repairs)
     numbers = range(len(repairs))
-    cheap = [number for number in numbers if drops[number] <= largest_drop]
+    cheap = [number for number in numbers if drops[number] <= largest_drop + _ROUNDING]
     chosen = (
         min(cheap, key=lambda number: (repairs[number].after.violation_rate, drops[number]))
         if cheap

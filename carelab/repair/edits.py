@@ -94,7 +94,13 @@ def apply_repair(model: nn.Module, repair: Repair) -> nn.Module:
         ValueError: the network is another one than the repair was made for.
 
     Example:
-        See `carelab.repair.care`.
+        >>> import torch, carelab as cl
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> fixed = cl.repair.care(model, table.train, table.train, fair, [one], generator=g)
+        >>> repaired = cl.repair.apply_repair(model, fixed)
     """
     _check_network(model, repair.network, "the network this repair was made for")
     repaired = deepcopy(model)
@@ -114,7 +120,14 @@ def undo_repair(model: nn.Module, repair: Repair) -> nn.Module:
         ValueError: the network is not the result of this repair.
 
     Example:
-        See `carelab.repair.care`.
+        >>> import torch, carelab as cl
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> fixed = cl.repair.care(model, table.train, table.train, fair, [one], generator=g)
+        >>> repaired = cl.repair.apply_repair(model, fixed)
+        >>> original = cl.repair.undo_repair(repaired, fixed)
     """
     _check_network(model, repair.repaired, "the network this repair produced")
     original = deepcopy(model)

@@ -100,14 +100,13 @@ def fairness_trial(
         ValueError: a size below 1, or a network without any discriminatory instance to be found.
 
     Example:
-        >>> import torch
-        >>> from carelab import data, networks, properties, repair
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> table = data.embedded_census(rows=2000, generator=generator)
-        >>> model = networks.fit(networks.mlp(table.train.inputs.shape[1], (8,), 2,
-        ...     generator=generator), table.train, epochs=5, generator=generator)
-        >>> fair = properties.individual_fairness(table, "sex")
-        >>> trial = repair.fairness_trial(model, table, fair, instances=20, generator=generator)
+        >>> import torch, carelab as cl
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_census(rows=2000, generator=g)
+        >>> start = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> model = cl.networks.fit(start, table.train, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> trial = cl.repair.fairness_trial(model, table, fair, instances=30, generator=g)
     """
     if instances < 3 or min(box, repair_rows) < 1:
         raise ValueError(
@@ -147,9 +146,7 @@ def _instances(
     third = count // 3
     observed = observed_violations(model, seeds, prop)
     picked = torch.randperm(len(observed), generator=generator)[:third]
-    drawn = random_violations(
-        model, dataset, prop, third, progress=progress, generator=generator
-    )
+    drawn = random_violations(model, dataset, prop, third, progress=progress, generator=generator)
     guided = guided_violations(
         model, seeds, dataset, prop, third, progress=progress, generator=generator
     )
@@ -174,8 +171,14 @@ def measure_fairness(
         feature: the sensitive feature, whose values are the groups of the group measures.
 
     Example:
-        See `carelab.repair.fairness_trial`; with its names,
-        ``repair.measure_fairness(model, model, trial, fair, table.feature("sex")).accuracy``.
+        >>> import torch, carelab as cl
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_census(rows=2000, generator=g)
+        >>> start = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> model = cl.networks.fit(start, table.train, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> trial = cl.repair.fairness_trial(model, table, fair, instances=30, generator=g)
+        >>> both = cl.repair.measure_fairness(model, model, trial, fair, table.feature("sex"))
     """
     changed = predict(model, trial.rows.inputs) != predict(original, trial.rows.inputs)
     return FairnessMeasures(

@@ -87,18 +87,13 @@ def care(
         again (pymoo), which the paper leaves open.
 
     Example:
-        >>> import torch
-        >>> from carelab import causal, data, networks, properties, repair
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> table = data.embedded_census(rows=400, generator=generator)
-        >>> model = networks.mlp(table.train.inputs.shape[1], (8,), 2, generator=generator)
-        >>> fair = properties.individual_fairness(table, "sex")
-        >>> given = table.train.take(slice(0, 50))
-        >>> guilty = causal.guilty_neurons(causal.neuron_effects(model, given, fair), count=2)
-        >>> fixed = repair.care(
-        ...     model, table.train, given, fair, guilty, iterations=3, generator=generator)
-        >>> repaired = repair.apply_repair(model, fixed)
-        >>> original = repair.undo_repair(repaired, fixed)
+        >>> import torch, carelab as cl
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> fixed = cl.repair.care(model, table.train, table.train, fair, [one], generator=g)
+        >>> repaired = cl.repair.apply_repair(model, fixed)
     """
     _check(train, counterexamples, alpha, factor_bounds, particles, iterations, patience)
     check_inputs(model, train.inputs)
@@ -171,14 +166,12 @@ def care_cost(
     Source: CARE, section 3.3, equation 4.
 
     Example:
-        >>> import torch
-        >>> from carelab import data, networks, properties, records, repair
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> table = data.embedded_census(rows=400, generator=generator)
-        >>> model = networks.mlp(table.train.inputs.shape[1], (8,), 2, generator=generator)
-        >>> fair = properties.individual_fairness(table, "sex")
-        >>> cost = repair.care_cost(
-        ...     model, table.train, table.train, fair, [records.Neuron("relu1", 0)])
+        >>> import torch, carelab as cl
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> cost = cl.repair.care_cost(model, table.train, table.train, fair, [one])
         >>> cost(torch.tensor([[0.0], [1.0]])).shape
         torch.Size([2])
     """

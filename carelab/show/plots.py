@@ -135,7 +135,13 @@ def convergence(
         ValueError: no repair.
 
     Example:
-        See ``notebooks/00_quickstart.ipynb``.
+        >>> import torch, carelab as cl
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> table = cl.data.embedded_census(rows=400, generator=g)
+        >>> model = cl.networks.mlp(9, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> fixed = cl.repair.care(model, table.train, table.train, fair, [one], generator=g)
+        >>> axes = cl.show.plots.convergence([fixed])
     """
     if not repairs:
         raise ValueError("repairs: got none; allowed: at least one")
@@ -269,7 +275,6 @@ def note_data(figure: Figure, note: str) -> None:
 
     Example:
         >>> from matplotlib.figure import Figure
-from numpy.typing import NDArray
         >>> from carelab.show import plots
         >>> plots.note_data(Figure(), "Data: embedded-census (generated)")
     """

@@ -34,7 +34,8 @@ def test_nothing_upstream_changes_and_several_neurons_are_held_together() -> Non
     with do(model, {Neuron("relu2", 0): 1.5, Neuron("relu2", 2): -2.0}):
         held = activations(model, inputs, ["relu1", "relu2"])
     assert torch.equal(held["relu1"], before["relu1"])
-    assert (held["relu2"][:, 0] == 1.5).all() and (held["relu2"][:, 2] == -2.0).all()
+    assert (held["relu2"][:, 0] == 1.5).all()
+    assert (held["relu2"][:, 2] == -2.0).all()
     assert torch.equal(held["relu2"][:, 1], before["relu2"][:, 1])
 
 
@@ -53,17 +54,21 @@ def test_recording_survives_an_activation_that_works_in_place() -> None:
     assert bool((recorded < 0).any())
 
 
+def run_held(model: torch.nn.Module, *neurons: Neuron) -> None:
+    with do(model, dict.fromkeys(neurons, 1.0)):
+        assert hooks(model) == len({neuron.layer for neuron in neurons})
+        model(rows(2).inputs)
+        raise RuntimeError("on purpose")
+
+
 def test_hooks_come_off_also_after_an_error() -> None:
     model = network()
-    with pytest.raises(RuntimeError, match="on purpose"), do(model, {Neuron("relu1", 0): 1.0}):
-        assert hooks(model) == 1
-        raise RuntimeError("on purpose")
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run_held(model, Neuron("relu1", 0), Neuron("relu2", 0))
     with pytest.raises(ValueError, match=r"got neurons \[99\] of relu1; allowed: 0 to 5"):
-        with do(model, {Neuron("relu1", 99): 1.0}):
-            model(rows(2).inputs)
+        run_held(model, Neuron("relu1", 99))
     with pytest.raises(ValueError, match="layer: got 'relu9'"):
-        with do(model, {Neuron("relu1", 0): 1.0, Neuron("relu9", 0): 1.0}):
-            pass
+        run_held(model, Neuron("relu1", 0), Neuron("relu9", 0))
     with pytest.raises(RuntimeError):
         activations(model, torch.zeros(2, 9, dtype=torch.float64), ["relu1"])
     assert hooks(model) == 0

@@ -57,7 +57,9 @@ def test_count_is_a_tenth_rounded_up() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 4])
 def test_more_neurons_than_there_are(count: int) -> None:
-    with pytest.raises(ValueError, match=f"count: got {count} guilty neurons of 3; allowed: 1 to 3"):
+    with pytest.raises(
+        ValueError, match=f"count: got {count} guilty neurons of 3; allowed: 1 to 3"
+    ):
         guilty_neurons(effects([[0.1, 0.2]] * 3), count=count)
 
 

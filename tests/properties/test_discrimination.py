@@ -73,9 +73,7 @@ def test_drop_rows() -> None:
 def test_misuse() -> None:
     model, data, fair = network(), table(), fairness()
     with pytest.raises(ValueError, match="seeds, count: got 0, 5"):
-        guided_violations(
-            model, data.train.take(slice(0, 0)), data, fair, 5, generator=seeded()
-        )
+        guided_violations(model, data.train.take(slice(0, 0)), data, fair, 5, generator=seeded())
     with pytest.raises(ValueError, match="0 < step <= 1"):
         guided_violations(model, data.train, data, fair, 5, step=0.0, generator=seeded())
     with pytest.raises(ValueError, match="count, most_draws, block: got 0"):

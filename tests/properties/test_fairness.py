@@ -72,7 +72,8 @@ def test_rate_counts_negative_margins_and_scores_lie_in_0_1(seed: int, classes: 
     torch.testing.assert_close(rate, (fair.margin(outputs, samples) < 0).double().mean(dim=-1))
     score = fair.score(outputs, samples)
     assert score.shape == (5, 40)
-    assert float(score.min()) >= 0 and float(score.max()) <= 1
+    assert float(score.min()) >= 0
+    assert float(score.max()) <= 1
 
 
 def test_binary_shortcut_equals_softmax() -> None:
@@ -93,7 +94,8 @@ def test_values_come_from_the_training_rows() -> None:
     data = table()
     assert individual_fairness(data, "feature1").values.flatten().tolist() == [0, 1, 2, 3, 4]
     joint = individual_fairness(data, ["feature1", "feature3"])
-    assert joint.columns == (1, 3) and len(joint.values) == 25
+    assert joint.columns == (1, 3)
+    assert len(joint.values) == 25
     few = individual_fairness(data, "feature1", most_values=2)
     assert few.values.flatten().tolist() == [0, 4]
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +100,9 @@ def test_swarm_finds_a_minimum_inside_the_bounds_and_stops_when_nothing_moves() 
     np.testing.assert_allclose(best, [0.25, 1.5], atol=0.05)
     assert (np.diff(history) <= 0).all()
     _, flat = particle_swarm(
-        lambda x: torch.zeros(len(x), dtype=torch.float64), np.ones(2), (0.0, 2.0),
+        lambda x: torch.zeros(len(x), dtype=torch.float64),
+        np.ones(2),
+        (0.0, 2.0),
         generator=seeded(),
     )
     # The start, then ten iterations without a change.
@@ -114,12 +118,20 @@ def test_swarm_follows_the_papers_update() -> None:
         return -positions.sum(dim=1)
 
     particle_swarm(
-        cost, np.ones(3), (-100.0, 100.0), particles=4, iterations=4, inertia=0.5,
-        cognitive=0.0, social=0.0, speed=0.001, generator=seeded(),
+        cost,
+        np.ones(3),
+        (-100.0, 100.0),
+        particles=4,
+        iterations=4,
+        inertia=0.5,
+        cognitive=0.0,
+        social=0.0,
+        speed=0.001,
+        generator=seeded(),
     )
     assert bool((seen[0] == 1).all())
-    steps = [later - earlier for earlier, later in zip(seen, seen[1:], strict=False)]
-    for earlier, later in zip(steps, steps[1:], strict=False):
+    steps = [later - earlier for earlier, later in pairwise(seen)]
+    for earlier, later in pairwise(steps):
         torch.testing.assert_close(later, 0.5 * earlier)
 
 

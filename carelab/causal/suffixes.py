@@ -9,24 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from carelab.networks import split
+from carelab.networks import ordered_modules, split
+from carelab.networks.layers import ACTIVATIONS, SILENT
 
 __all__ = ["suffix_runner"]
 
 # Modules that work on each number alone: they can be applied to the value of one neuron by
 # itself, and do not care in which order the axes stand.
-_ELEMENTWISE = (
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.GELU,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.SiLU,
-    nn.ELU,
-    nn.Softplus,
-    nn.Identity,
-    nn.Dropout,
-)
+_ELEMENTWISE = (*ACTIVATIONS, *SILENT)
 
 Runner = Callable[[Tensor, Sequence[int], Tensor], Tensor]
 
@@ -59,7 +49,7 @@ def suffix_runner(model: nn.Module, layer: str) -> Runner:
         >>> run(torch.rand(1, 5, 3), [0, 2], torch.rand(2, 4)).shape
         torch.Size([2, 4, 1, 5, 2])
     """
-    rest = list(split(model, layer)[1].children())
+    rest = [module for _, module in ordered_modules(split(model, layer)[1])]
     scalar: list[nn.Module] = []
     while rest and isinstance(rest[0], _ELEMENTWISE):
         scalar.append(rest.pop(0))

@@ -3,6 +3,7 @@
 from carelab.repair.baselines import hold_constant
 from carelab.repair.compromise import Compromise, choose_alpha
 from carelab.repair.edits import apply_repair, scale_neurons, undo_repair
+from carelab.repair.files import load_repair, save_repair
 from carelab.repair.measurement import (
     FairnessMeasures,
     FairnessTrial,
@@ -23,8 +24,10 @@ __all__ = [
     "factor_variants",
     "fairness_trial",
     "hold_constant",
+    "load_repair",
     "measure_fairness",
     "particle_swarm",
+    "save_repair",
     "scale_neurons",
     "undo_repair",
 ]

@@ -61,6 +61,19 @@ def test_channels_of_a_feature_map_equal_do() -> None:
             torch.testing.assert_close(effects.expectation[row, step], expected)
 
 
+def test_a_nested_network_equals_its_flat_twin() -> None:
+    flat = network()
+    nested = nn.Sequential(
+        nn.Sequential(flat.linear1, flat.relu1),
+        nn.Sequential(flat.linear2, nn.Sequential(flat.relu2, flat.linear3, flat.relu3)),
+        flat.linear4,
+    ).eval()
+    one = neuron_effects(flat, rows(9), fairness(), steps=4)
+    two = neuron_effects(nested, rows(9), fairness(), steps=4)
+    assert [neuron.layer for neuron in two.neurons[::5]] == ["0.1", "0.1", "1.1.0"]
+    torch.testing.assert_close(two.expectation, one.expectation)
+
+
 class BrightPixel:
     """The chance of class 0 must not rise when the first pixel lights up."""
 

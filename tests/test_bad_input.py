@@ -15,8 +15,9 @@ from torch import nn
 
 import carelab as cl
 from carelab.lab.command_line import main
-from carelab.lab.fairness import fairness_run, fairness_task
+from carelab.lab.fairness import fairness_run
 from carelab.lab.folders import checkout
+from carelab.lab.tasks import fairness_task
 from tests.tables import fairness, network, rows, seeded, table
 
 NOTEBOOK = checkout() / "notebooks" / "10_fairness.ipynb"

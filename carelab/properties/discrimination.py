@@ -119,7 +119,8 @@ def guided_violations(
     code) against the sign of the margin's gradient, smoothed by `momentum`, and stays in the box.
     Then, for `rounds` rounds, violations found so far are changed in one random feature each, the
     ones that matter least to the margin preferred, and kept where they violate too.
-    The property's own columns are free to move as well: a violation is one whatever they hold.
+    The property's own columns are free to move as well: a violation is one whatever they hold. A
+    seed that violates already does not count as found; `observed_violations` has it.
 
     Args:
         model: the network, in evaluation mode.
@@ -162,7 +163,7 @@ def guided_violations(
     check_inputs(model, seeds.inputs)
     rows = seeds.inputs[torch.randperm(len(seeds), generator=generator)[: 2 * count]]
     direction = torch.zeros_like(rows)
-    found = rows[violates(model, Samples(inputs=rows), prop)]
+    found = rows[:0]
     with tqdm(total=count, desc="guided search", disable=not progress) as bar:
         for _ in range(walk):
             direction = momentum * direction + _margin_gradient(model, rows, prop).sign()

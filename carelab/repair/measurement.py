@@ -26,7 +26,11 @@ __all__ = ["FairnessMeasures", "FairnessTrial", "fairness_trial", "measure_fairn
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class FairnessTrial:
-    """The samples of one fairness experiment, no sample in two roles.
+    """The samples of one fairness experiment: what the repair sees, and what only measures.
+
+    Repair rows and the rows that given instances stem from are training rows; test rows and the
+    rows that fresh instances stem from are test rows. (Where a table repeats itself, equal rows
+    may stand in both.)
 
     Args:
         repair: labelled rows that the repair may see.

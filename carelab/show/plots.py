@@ -199,7 +199,7 @@ def rates(
             width,
             yerr=(mean - low, high - mean),
             color=colours[number],
-            label=network,
+            label=network.replace("_", " "),
             hatch=("", "//", "..", "xx", "\\\\")[number % 5],
             edgecolor="white",
             error_kw={"lw": 1},
@@ -255,7 +255,7 @@ def trade_off(
             yerr=[[mean[1] - low[1]], [high[1] - mean[1]]],
             fmt=_MARKERS[number % len(_MARKERS)],
             color=colours[number],
-            label=network,
+            label=network.replace("_", " "),
             ms=8,
             capsize=3,
         )

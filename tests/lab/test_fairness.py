@@ -13,13 +13,12 @@ from carelab import lab
 from carelab.causal import care_count, guilty_neurons
 from carelab.lab.fairness import (
     FairnessRun,
-    FairnessTask,
     _without_effect,
     fairness_run,
-    fairness_task,
     summarise,
 )
 from carelab.lab.reporting import write_report
+from carelab.lab.tasks import FairnessTask, fairness_task
 from carelab.networks import accuracy, hidden_neurons, input_features
 from carelab.properties import violation_rate
 from carelab.records import Interval, Neuron

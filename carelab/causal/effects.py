@@ -33,7 +33,7 @@ def neuron_effects(
     neurons: Sequence[Neuron] | None = None,
     steps: int = 16,
     range_samples: Samples | None = None,
-    batch_size: int = 16_384,
+    batch_size: int = 32_768,
     progress: bool = False,
 ) -> CausalEffects:
     """E[y | do(neuron = v)] over the samples, for every neuron and `steps` values v of each.
@@ -79,7 +79,10 @@ def neuron_effects(
     suffixes = {layer: suffix_runner(model, layer) for layer in layers}
     sums = torch.zeros(len(chosen), steps + 1, dtype=torch.float64)
     products = torch.zeros(len(chosen), steps + 1, steps + 1, dtype=torch.float64)
-    position = {neuron: row for row, neuron in enumerate(chosen)}
+    members = {
+        layer: torch.tensor([row for row, neuron in enumerate(chosen) if neuron.layer == layer])
+        for layer in layers
+    }
     probes_each = len(prop.probes(samples.inputs[:1]))
     block_rows = max(1, batch_size // (steps * probes_each))
     group = max(1, batch_size // (steps * probes_each * min(block_rows, len(samples))))
@@ -89,16 +92,12 @@ def neuron_effects(
             block = samples.take(slice(start, start + block_rows))
             recorded, untouched = _run_prefixes(model, block, prop, layers)
             for layer in layers:
-                members = [neuron for neuron in chosen if neuron.layer == layer]
-                for first in range(0, len(members), group):
-                    part = members[first : first + group]
-                    rows = torch.tensor([position[neuron] for neuron in part])
-                    outputs = suffixes[layer](
-                        recorded[layer], [neuron.index for neuron in part], values[rows]
-                    )
-                    scores = prop.score(outputs, block)
+                run_held = suffixes[layer](recorded[layer])
+                for rows in members[layer].split(group):
+                    indices = [chosen[row].index for row in rows.tolist()]
+                    scores = prop.score(run_held(indices, values[rows]), block)
                     outcome = torch.cat(
-                        [scores, untouched.expand(len(part), 1, len(block))], dim=1
+                        [scores, untouched.expand(len(rows), 1, len(block))], dim=1
                     ).to("cpu", torch.float64)
                     sums[rows] += outcome.sum(dim=-1)
                     products[rows] += outcome @ outcome.transpose(1, 2)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import no_type_check
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,14 +19,15 @@ __all__ = ["suffix_runner"]
 # itself, and do not care in which order the axes stand.
 _ELEMENTWISE = (*ACTIVATIONS, *SILENT)
 
-Runner = Callable[[Tensor, Sequence[int], Tensor], Tensor]
+Held = Callable[[Sequence[int], Tensor], Tensor]
 
 
-def suffix_runner(model: nn.Module, layer: str) -> Runner:
+def suffix_runner(model: nn.Module, layer: str) -> Callable[[Tensor], Held]:
     """A function that runs what follows the layer with neurons of it held at values.
 
-    Its arguments are the layer's activations (probes, batch, neurons, ...), the indices of the
-    neurons (group) and the values each is held at (group, steps); it returns the logits
+    It is called with the layer's activations (probes, batch, neurons, ...), does there what is
+    the same for all neurons, and returns a second function. That one takes the indices of some
+    neurons (group) and the values each is held at (group, steps), and returns the logits
     (group, steps, probes, batch, classes).
 
     Two things make it fast where only linear maps and activations follow. Holding entry i of h
@@ -45,8 +47,8 @@ def suffix_runner(model: nn.Module, layer: str) -> Runner:
         >>> from carelab.causal.suffixes import suffix_runner
         >>> from carelab.networks import mlp
         >>> model = mlp(2, (3,), 2, generator=torch.Generator().manual_seed(0))
-        >>> run = suffix_runner(model, "relu1")
-        >>> run(torch.rand(1, 5, 3), [0, 2], torch.rand(2, 4)).shape
+        >>> run = suffix_runner(model, "relu1")(torch.rand(1, 5, 3))
+        >>> run([0, 2], torch.rand(2, 4)).shape
         torch.Size([2, 4, 1, 5, 2])
     """
     rest = [module for _, module in ordered_modules(split(model, layer)[1])]
@@ -55,56 +57,53 @@ def suffix_runner(model: nn.Module, layer: str) -> Runner:
         scalar.append(rest.pop(0))
     plain = [type(module) is nn.Linear or isinstance(module, _ELEMENTWISE) for module in rest]
     if rest and type(rest[0]) is nn.Linear and all(plain):
-        return _fully_connected(scalar, rest[0], rest[1:])
-    return _overwriting(scalar, rest)
+        return partial(_fully_connected, scalar, rest[0], rest[1:])
+    return partial(_overwriting, scalar, rest)
 
 
+# Run thousands of times with small tensors: checking the shapes of each call, as everywhere else
+# in the package, would take as long as the multiplications. Tests compare all of it with the
+# slow reference.
+@no_type_check
 def _fully_connected(
-    scalar: Sequence[nn.Module], linear: nn.Linear, rest: Sequence[nn.Module]
-) -> Runner:
-    def run(
-        before: Float[Tensor, "probes batch neurons"],
-        indices: Sequence[int],
-        values: Float[Tensor, "group steps"],
-    ) -> Float[Tensor, "group steps probes batch classes"]:
-        probes, batch, _ = before.shape
+    scalar: Sequence[nn.Module], linear: nn.Linear, rest: Sequence[nn.Module], before: Tensor
+) -> Held:
+    probes, batch, _ = before.shape
+    hidden = _apply(scalar, before.movedim(-1, 0).contiguous()).flatten(1)
+    untouched = _linear_first_axis(linear, hidden)[:, None, None, :]
+
+    def run(indices: Sequence[int], values: Tensor) -> Tensor:
         group, steps = values.shape
-        hidden = _apply(scalar, before.movedim(-1, 0).contiguous()).flatten(1)
-        held = _apply(scalar, values.to(before).clone())
         picked = list(indices)
-        untouched = _linear_first_axis(linear, hidden)
+        held = _apply(scalar, values.to(hidden).clone())
         change = held[:, :, None] - hidden[picked][:, None, :]
-        column = linear.weight[:, picked]
-        current = torch.addcmul(
-            untouched[:, None, None, :], change[None], column[:, :, None, None]
-        ).flatten(1)
+        column = linear.weight[:, picked, None, None]
+        current = torch.addcmul(untouched, change[None], column).flatten(1)
         for module in rest:
             if isinstance(module, nn.Linear):
                 current = _linear_first_axis(module, current)
             else:
-                current = _apply([module], current)
+                current = _apply((module,), current)
         return current.reshape(-1, group, steps, probes, batch).movedim(0, -1)
 
     return run
 
 
-def _overwriting(scalar: Sequence[nn.Module], rest: Sequence[nn.Module]) -> Runner:
-    def run(
-        before: Float[Tensor, "probes batch neurons ..."],
-        indices: Sequence[int],
-        values: Float[Tensor, "group steps"],
-    ) -> Float[Tensor, "group steps probes batch classes"]:
+@no_type_check
+def _overwriting(scalar: Sequence[nn.Module], rest: Sequence[nn.Module], before: Tensor) -> Held:
+    def run(indices: Sequence[int], values: Tensor) -> Tensor:
         group, steps = values.shape
         copies = before.expand(group, steps, *before.shape).clone()
         for row, index in enumerate(indices):
             held = values[row].to(before).reshape(steps, *[1] * (before.ndim - 1))
             copies[row, :, :, :, index] = held
-        current = _apply([*scalar, *rest], copies.flatten(0, 3))
+        current = _apply((*scalar, *rest), copies.flatten(0, 3))
         return current.unflatten(0, (group, steps, *before.shape[:2]))
 
     return run
 
 
+@no_type_check
 def _apply(modules: Sequence[nn.Module], current: Tensor) -> Tensor:
     """The modules in order; the tensor is ours alone, so that a ReLU may work in place."""
     for module in modules:
@@ -112,9 +111,9 @@ def _apply(modules: Sequence[nn.Module], current: Tensor) -> Tensor:
     return current
 
 
-def _linear_first_axis(
-    linear: nn.Linear, current: Float[Tensor, "inputs rows"]
-) -> Float[Tensor, "outputs rows"]:
+@no_type_check
+def _linear_first_axis(linear: nn.Linear, current: Tensor) -> Tensor:
+    """W x + b for samples along the last axis: (inputs, rows) to (outputs, rows)."""
     if linear.bias is None:
         return linear.weight @ current
     return torch.addmm(linear.bias[:, None], linear.weight, current)

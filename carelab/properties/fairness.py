@@ -80,7 +80,8 @@ class IndividualFairness:
         """Largest change of a class probability over the sensitive values."""
         if outputs.shape[-1] == 2:  # half the exponentials, and both classes change alike
             chance = torch.sigmoid(outputs[..., 1] - outputs[..., 0])
-            return (chance[..., 1:, :] - chance[..., :1, :]).abs().amax(dim=-2)
+            own = chance[..., 0, :]
+            return torch.maximum(chance.amax(dim=-2) - own, own - chance.amin(dim=-2))
         chance = outputs.softmax(dim=-1)
         return (chance[..., 1:, :, :] - chance[..., :1, :, :]).abs().amax(dim=(-3, -1))
 

@@ -91,7 +91,8 @@ def apply_repair(model: nn.Module, repair: Repair) -> nn.Module:
         repair: the repair.
 
     Raises:
-        ValueError: the network is another one than the repair was made for.
+        ValueError: the network is another one than the repair was made for, or the repair does
+            not lead to the network that it names.
 
     Example:
         >>> import torch, carelab as cl
@@ -106,6 +107,7 @@ def apply_repair(model: nn.Module, repair: Repair) -> nn.Module:
     repaired = deepcopy(model)
     for edit in repair.edits:
         _write(repaired, edit, edit.after)
+    _check_network(repaired, repair.repaired, "edits that lead to the repaired network")
     return repaired
 
 
@@ -117,7 +119,8 @@ def undo_repair(model: nn.Module, repair: Repair) -> nn.Module:
         repair: the repair that it went through.
 
     Raises:
-        ValueError: the network is not the result of this repair.
+        ValueError: the network is not the result of this repair, or undoing does not lead to the
+            network that the repair was made for.
 
     Example:
         >>> import torch, carelab as cl
@@ -133,6 +136,7 @@ def undo_repair(model: nn.Module, repair: Repair) -> nn.Module:
     original = deepcopy(model)
     for edit in reversed(repair.edits):
         _write(original, edit, edit.before)
+    _check_network(original, repair.network, "edits that lead back to the original network")
     return original
 
 
@@ -192,7 +196,20 @@ def _check_indices(layer: str, indices: Sequence[int], width: int) -> None:
 
 
 def _write(model: nn.Module, edit: Edit, slices: Tensor) -> None:
-    weight = model.get_parameter(edit.parameter)
+    weight = dict(model.named_parameters()).get(edit.parameter)
+    if weight is None or not 0 <= edit.axis < weight.ndim:
+        raise ValueError(
+            f"repair: edits axis {edit.axis} of {edit.parameter!r}, "
+            "which this network does not have"
+        )
+    shape = list(weight.shape)
+    _check_indices(edit.parameter, edit.indices, shape[edit.axis])
+    shape[edit.axis] = len(edit.indices)
+    if list(slices.shape) != shape:
+        raise ValueError(
+            f"repair: edits {edit.parameter} with slices of shape {tuple(slices.shape)}; "
+            f"allowed: {tuple(shape)}"
+        )
     with torch.no_grad():
         picked = torch.tensor(edit.indices, device=weight.device)
         weight.index_copy_(edit.axis, picked, slices.to(weight))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_apply_and_undo_are_exact() -> None:
         apply_repair(repaired, fixed)
     with pytest.raises(ValueError, match="the network this repair produced"):
         undo_repair(model, fixed)
+
+
+def test_a_forged_repair_is_refused() -> None:
+    model, train, given, fair, guilty = case()
+    fixed = care(model, train, given, fair, guilty, iterations=20, generator=seeded(5))
+    edit = fixed.edits[0]
+    for forged, message in (
+        (replace(edit, parameter="linear9.weight"), "which this network does not have"),
+        (replace(edit, axis=7), "edits axis 7"),
+        (replace(edit, indices=(99,) * len(edit.indices)), "allowed: 0 to"),
+        (replace(edit, before=edit.before[:1], after=edit.after[:1]), "with slices of shape"),
+        (replace(edit, after=edit.after + 1), "edits that lead to the repaired network"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            apply_repair(model, replace(fixed, edits=(forged, *fixed.edits[1:])))
 
 
 def test_same_seed_same_repair() -> None:

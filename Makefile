@@ -41,7 +41,7 @@ test: lint types ## lint, types, unit tests, doctests and every notebook in its 
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks/00_quickstart.ipynb
 
 lab: $(STAMP)    ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto notebooks
+	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto $(ARGS) notebooks
 
 figures: $(STAMP) ## recompute the committed figures; finished runs are kept
 	$(BIN)/carelab figures $(ARGS)

@@ -75,7 +75,8 @@ def neuron_effects(
     chosen = tuple(hidden_neurons(model) if neurons is None else neurons)
     _check(model, samples, chosen, steps, batch_size)
     layers = [layer for layer, _ in groupby(sorted(chosen), key=lambda neuron: neuron.layer)]
-    values = _value_grid(model, range_samples or samples, chosen, layers, steps, batch_size)
+    ranged = samples if range_samples is None else range_samples
+    values = _value_grid(model, ranged, chosen, layers, steps, batch_size)
     suffixes = {layer: suffix_runner(model, layer) for layer in layers}
     sums = torch.zeros(len(chosen), steps + 1, dtype=torch.float64)
     products = torch.zeros(len(chosen), steps + 1, steps + 1, dtype=torch.float64)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import torch
 from torch import Tensor, nn
+
+from carelab.networks.tensorfiles import digest
 
 __all__ = ["fingerprint"]
 
@@ -32,12 +31,8 @@ def fingerprint(model: nn.Module) -> str:
         >>> len(fingerprint(mlp(4, (3,), 2, generator=torch.Generator().manual_seed(0))))
         64
     """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    state = model.state_dict()
+    for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"model: {name} is no tensor; allowed: a state dict of tensors only")
-        digest.update(f"{name!r} {tuple(value.shape)} {value.dtype}\n".encode())
-        # Seen as bytes, so that types that numpy does not know (bfloat16) work too.
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest(state)

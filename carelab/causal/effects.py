@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
 import torch
 from jaxtyping import Float
@@ -12,7 +11,7 @@ from tqdm.auto import tqdm
 
 from carelab.causal.interventions import activations
 from carelab.causal.suffixes import suffix_runner
-from carelab.networks import check_inputs, hidden_neurons, ordered_modules
+from carelab.networks import check_evaluation_mode, check_inputs, hidden_neurons, ordered_modules
 from carelab.properties import Property
 from carelab.records import CausalEffects, Neuron, Samples
 
@@ -74,7 +73,7 @@ def neuron_effects(
     """
     chosen = tuple(hidden_neurons(model) if neurons is None else neurons)
     _check(model, samples, chosen, steps, batch_size)
-    layers = [layer for layer, _ in groupby(sorted(chosen), key=lambda neuron: neuron.layer)]
+    layers = list(dict.fromkeys(neuron.layer for neuron in chosen))
     ranged = samples if range_samples is None else range_samples
     values = _value_grid(model, ranged, chosen, layers, steps, batch_size)
     suffixes = {layer: suffix_runner(model, layer) for layer in layers}
@@ -242,8 +241,7 @@ def _value_grid(
 def _check(
     model: nn.Module, samples: Samples, neurons: Sequence[Neuron], steps: int, batch_size: int
 ) -> None:
-    if model.training:
-        raise ValueError("model: is in training mode; allowed: evaluation mode, call model.eval()")
+    check_evaluation_mode(model)
     if len(samples) == 0:
         raise ValueError("samples: got none; allowed: at least one sample")
     if not neurons or len(set(neurons)) < len(neurons):

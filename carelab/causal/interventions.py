@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from carelab.networks import check_evaluation_mode
 from carelab.records import Neuron
 
 __all__ = ["activations", "do"]
@@ -82,8 +83,7 @@ def activations(
         >>> causal.activations(model, torch.rand(5, 2), ["relu1"])["relu1"].shape
         torch.Size([5, 3])
     """
-    if model.training:
-        raise ValueError("model: is in training mode; allowed: evaluation mode, call model.eval()")
+    check_evaluation_mode(model)
     if len(inputs) == 0 or batch_size < 1:
         raise ValueError(
             f"inputs, batch_size: got {len(inputs)} rows, {batch_size}; allowed: at least 1, 1"

@@ -3,7 +3,7 @@
 from carelab.networks.architectures import cnn, mlp, seeded
 from carelab.networks.files import load, load_into, save
 from carelab.networks.fingerprints import fingerprint
-from carelab.networks.inputs import check_inputs, input_features
+from carelab.networks.inputs import check_evaluation_mode, check_inputs, input_features
 from carelab.networks.layers import (
     hidden_layers,
     hidden_neurons,
@@ -19,6 +19,7 @@ __all__ = [
     "Epoch",
     "accuracy",
     "as_sequential",
+    "check_evaluation_mode",
     "check_inputs",
     "cnn",
     "fingerprint",

@@ -10,7 +10,25 @@ from torch import Tensor, nn
 
 from carelab.networks.layers import ACTIVATIONS, SILENT, ordered_modules
 
-__all__ = ["check_inputs", "input_features"]
+__all__ = ["check_evaluation_mode", "check_inputs", "input_features"]
+
+
+def check_evaluation_mode(model: nn.Module) -> None:
+    """Refuse a network of which any part is in training mode, where dropout is at random.
+
+    Args:
+        model: the network.
+
+    Raises:
+        ValueError: the network, or a module inside it, is in training mode.
+
+    Example:
+        >>> import torch
+        >>> from carelab.networks import check_evaluation_mode, mlp
+        >>> check_evaluation_mode(mlp(4, (3,), 2, generator=torch.Generator().manual_seed(0)))
+    """
+    if any(module.training for module in model.modules()):
+        raise ValueError("model: is in training mode; allowed: evaluation mode, call model.eval()")
 
 
 def input_features(model: nn.Module) -> int | None:

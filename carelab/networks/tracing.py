@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from carelab.networks.inputs import check_evaluation_mode
 from carelab.networks.layers import assemble, ordered_modules
 
 __all__ = ["as_sequential"]
@@ -95,8 +96,7 @@ def as_sequential(model: nn.Module) -> nn.Sequential:
         >>> [name for name, _ in as_sequential(twice).named_children()]
         ['0', '1', '2', '1_1']
     """
-    if any(module.training for module in model.modules()):
-        raise ValueError("model: is in training mode; allowed: evaluation mode, call model.eval()")
+    check_evaluation_mode(model)
     if isinstance(model, nn.Sequential) and _is_plain(model):
         return model
     try:

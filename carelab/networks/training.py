@@ -15,7 +15,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from carelab.networks.architectures import seeded
-from carelab.networks.inputs import check_inputs
+from carelab.networks.inputs import check_evaluation_mode, check_inputs
 from carelab.records import Samples
 
 __all__ = ["Epoch", "accuracy", "fit", "logits", "predict"]
@@ -139,8 +139,7 @@ def logits(
         >>> logits(model, torch.zeros(5, 4)).shape
         torch.Size([5, 2])
     """
-    if any(module.training for module in model.modules()):
-        raise ValueError("model: is in training mode; allowed: evaluation mode, call model.eval()")
+    check_evaluation_mode(model)
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}; allowed: at least 1")
     check_inputs(model, inputs)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from carelab.networks import ordered_modules, split
+from carelab.networks import check_evaluation_mode, ordered_modules, split
 from carelab.records import Neuron
 
 __all__ = ["factor_variants"]
@@ -36,7 +36,7 @@ def factor_variants(
         A function from factors (particles, neurons) to logits (particles, batch, classes).
 
     Raises:
-        ValueError: no neuron, or one of an unknown layer.
+        ValueError: no neuron, or one of an unknown layer; a network in training mode.
 
     Example:
         >>> import torch
@@ -46,6 +46,7 @@ def factor_variants(
         >>> run(torch.tensor([[0.0], [1.0]])).shape
         torch.Size([2, 5, 2])
     """
+    check_evaluation_mode(model)
     order = [name for name, _ in ordered_modules(model)]
     if not neurons or any(neuron.layer not in order for neuron in neurons):
         raise ValueError(

@@ -201,6 +201,10 @@ def test_misuse() -> None:
         neuron_effects(model, samples, fair, steps=1)
     with pytest.raises(ValueError, match="training mode"):
         neuron_effects(network().train(), samples, fair)
+    dropping = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Dropout(), nn.Linear(3, 2)).double()
+    dropping.eval()[2].train()  # one module inside is enough to make the outcome random
+    with pytest.raises(ValueError, match="training mode"):
+        neuron_effects(dropping, samples, fair)
     with pytest.raises(ValueError, match=r"got relu1\[77\]"):
         neuron_effects(model, samples, fair, neurons=[Neuron("relu1", 77)])
     with pytest.raises(ValueError, match="each only once"):

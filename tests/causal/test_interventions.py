@@ -77,5 +77,9 @@ def test_hooks_come_off_also_after_an_error() -> None:
 def test_recording_refuses_a_network_in_training_mode() -> None:
     with pytest.raises(ValueError, match="training mode"):
         activations(network().train(), rows(2).inputs, ["relu1"])
+    inside = network()
+    inside.relu2.train()
+    with pytest.raises(ValueError, match="training mode"):
+        activations(inside, rows(2).inputs, ["relu1"])
     with pytest.raises(ValueError, match="got 0 rows"):
         activations(network(), rows(2).inputs[:0], ["relu1"])

@@ -102,3 +102,5 @@ def test_misuse() -> None:
         scale_neurons(image, [Neuron("relu1", 0)], -torch.ones(1))
     with pytest.raises(ValueError, match="at least one"):
         factor_variants(model, rows(3).inputs, [])
+    with pytest.raises(ValueError, match="training mode"):
+        factor_variants(network().train(), rows(3).inputs, [Neuron("relu1", 0)])

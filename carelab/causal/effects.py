@@ -94,8 +94,8 @@ def neuron_effects(
             for layer in layers:
                 run_held = suffixes[layer](recorded[layer])
                 for rows in members[layer].split(group):
-                    indices = [chosen[row].index for row in rows.tolist()]
-                    scores = prop.score(run_held(indices, values[rows]), block)
+                    held = [chosen[row] for row in rows.tolist()]
+                    scores = prop.score(run_held(held, values[rows]), block)
                     outcome = torch.cat(
                         [scores, untouched.expand(len(rows), 1, len(block))], dim=1
                     ).to("cpu", torch.float64)

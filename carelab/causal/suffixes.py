@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from carelab.networks import ordered_modules, split
 from carelab.networks.layers import ACTIVATIONS, SILENT
+from carelab.records import Neuron, Unit
 
 __all__ = ["suffix_runner"]
 
@@ -19,16 +20,18 @@ __all__ = ["suffix_runner"]
 # itself, and do not care in which order the axes stand.
 _ELEMENTWISE = (*ACTIVATIONS, *SILENT)
 
-Held = Callable[[Sequence[int], Tensor], Tensor]
+Held = Callable[[Sequence[Unit], Tensor], Tensor]
 
 
 def suffix_runner(model: nn.Module, layer: str) -> Callable[[Tensor], Held]:
     """A function that runs what follows the layer with neurons of it held at values.
 
     It is called with the layer's activations (probes, batch, neurons, ...), does there what is
-    the same for all neurons, and returns a second function. That one takes the indices of some
-    neurons (group) and the values each is held at (group, steps), and returns the logits
-    (group, steps, probes, batch, classes).
+    the same for all units, and returns a second function. That one takes some units (group) of
+    the layer, all of one shape, and what each is replaced by: constants (group, steps), or a
+    value for every sample (group, steps, probes, batch, ...), where the last axes are those of
+    the unit: none for a neuron or a position, height and width for a channel, the layer's whole
+    shape for a `WholeLayer`. It returns the logits (group, steps, probes, batch, classes).
 
     Two things make it fast where only linear maps and activations follow. Holding entry i of h
     at v changes W h + b by (v - h_i) W[:, i], so the first map is updated instead of multiplied.
@@ -45,10 +48,10 @@ def suffix_runner(model: nn.Module, layer: str) -> Callable[[Tensor], Held]:
     Example:
         >>> import torch
         >>> from carelab.causal.suffixes import suffix_runner
-        >>> from carelab.networks import mlp
+        >>> from carelab.networks import hidden_neurons, mlp
         >>> model = mlp(2, (3,), 2, generator=torch.Generator().manual_seed(0))
         >>> run = suffix_runner(model, "relu1")(torch.rand(1, 5, 3))
-        >>> run([0, 2], torch.rand(2, 4)).shape
+        >>> run(hidden_neurons(model)[:2], torch.rand(2, 4)).shape
         torch.Size([2, 4, 1, 5, 2])
     """
     rest = [module for _, module in ordered_modules(split(model, layer)[1])]
@@ -71,12 +74,15 @@ def _fully_connected(
     probes, batch, _ = before.shape
     hidden = _apply(scalar, before.movedim(-1, 0).contiguous()).flatten(1)
     untouched = _linear_first_axis(linear, hidden)[:, None, None, :]
+    whole = _overwriting(scalar, (linear, *rest), before)
 
-    def run(indices: Sequence[int], values: Tensor) -> Tensor:
-        group, steps = values.shape
-        picked = list(indices)
-        held = _apply(scalar, values.to(hidden).clone())
-        change = held[:, :, None] - hidden[picked][:, None, :]
+    def run(units: Sequence[Unit], values: Tensor) -> Tensor:
+        if not all(isinstance(unit, Neuron) and not unit.position for unit in units):
+            return whole(units, values)
+        group, steps = values.shape[:2]
+        picked = [unit.index for unit in units]
+        held = _apply(scalar, values.to(hidden).clone()).reshape(group, steps, -1)
+        change = held - hidden[picked][:, None, :]
         column = linear.weight[:, picked, None, None]
         current = torch.addcmul(untouched, change[None], column).flatten(1)
         for module in rest:
@@ -91,12 +97,13 @@ def _fully_connected(
 
 @no_type_check
 def _overwriting(scalar: Sequence[nn.Module], rest: Sequence[nn.Module], before: Tensor) -> Held:
-    def run(indices: Sequence[int], values: Tensor) -> Tensor:
-        group, steps = values.shape
+    def run(units: Sequence[Unit], values: Tensor) -> Tensor:
+        group, steps = values.shape[:2]
         copies = before.expand(group, steps, *before.shape).clone()
-        for row, index in enumerate(indices):
-            held = values[row].to(before).reshape(steps, *[1] * (before.ndim - 1))
-            copies[row, :, :, :, index] = held
+        for row, unit in enumerate(units):
+            place = copies[(row, slice(None), slice(None), slice(None), *unit.place)]
+            held = values[row].to(before)
+            place.copy_(held.reshape(*held.shape, *[1] * (place.ndim - held.ndim)))
         current = _apply((*scalar, *rest), copies.flatten(0, 3))
         return current.unflatten(0, (group, steps, *before.shape[:2]))
 

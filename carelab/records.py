@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "CausalEffects",
@@ -15,8 +16,12 @@ __all__ = [
     "Interval",
     "Neuron",
     "Performance",
+    "Ranking",
     "Repair",
     "Samples",
+    "Unit",
+    "UnitEffects",
+    "WholeLayer",
 ]
 
 
@@ -26,24 +31,61 @@ class Neuron:
 
     The module decides what is meant: a ``Linear`` layer's output is the
     pre-activation, the output of the activation after it the post-activation.
-    Neurons compare and hash by value, so that they can be keys.
+    In a feature map the index alone is a whole channel; with a position it is
+    the one number at that row and column. Neurons compare and hash by value,
+    so that they can be keys.
 
     Args:
         layer: name of the module, as in ``model.named_modules()``.
         index: position along the neuron axis (axis 1) of its output, from 0.
+        position: position along the axes after it (height, width), or empty: all of them.
 
     Example:
         >>> from carelab.records import Neuron
-        >>> str(Neuron("relu1", 3))
-        'relu1[3]'
+        >>> str(Neuron("relu1", 3)), str(Neuron("relu1", 3, (0, 5)))
+        ('relu1[3]', 'relu1[3, 0, 5]')
     """
 
     layer: str
     index: int
+    position: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where the unit stands in the output of its layer, after the batch axis."""
+        return (self.index, *self.position)
 
     def __str__(self) -> str:
         """The neuron as plots and messages write it."""
-        return f"{self.layer}[{self.index}]"
+        return f"{self.layer}[{', '.join(str(number) for number in self.place)}]"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class WholeLayer:
+    """All neurons of a layer as one unit, to be replaced together.
+
+    Args:
+        layer: name of the module, as in ``model.named_modules()``.
+
+    Example:
+        >>> from carelab.records import WholeLayer
+        >>> str(WholeLayer("relu1")), WholeLayer("relu1").place
+        ('relu1', ())
+    """
+
+    layer: str
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where the unit stands in the output of its layer, after the batch axis: everywhere."""
+        return ()
+
+    def __str__(self) -> str:
+        """The layer as plots and messages write it."""
+        return self.layer
+
+
+Unit = Neuron | WholeLayer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -151,6 +193,91 @@ class CausalEffects:
     unmodified: float
     covariance: Float[Tensor, "neurons steps_1 steps_1"]
     samples: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class UnitEffects:
+    """One number for each unit, estimated from samples, with the covariance of the estimates.
+
+    Args:
+        measure: what the numbers are, such as "indirect effect" or "gradient x activation".
+        units: the units, in the order of every axis below.
+        effect: the estimates (units).
+        covariance: covariance of the estimates themselves, already divided by the number of
+            samples (units, units); zero where a number does not come from samples.
+        samples: how many samples the estimates come from.
+    """
+
+    measure: str
+    units: tuple[Unit, ...]
+    effect: Float[Tensor, " units"]
+    covariance: Float[Tensor, "units units"]
+    samples: int
+
+    @property
+    def standard_error(self) -> Float[Tensor, " units"]:
+        """Standard error of each estimate, in units of the effect."""
+        return self.covariance.diagonal().clamp(min=0).sqrt()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Ranking:
+    """Units in the order of their guilt, and which of them cannot be told apart.
+
+    Args:
+        measure: what they were ranked by.
+        units: the units, most guilty first.
+        guilt: the number of each (units).
+        standard_error: its standard error (units).
+        first: the best rank that the samples allow each unit, from 1 (units).
+        last: the worst rank that they allow it (units); equal to `first` where the place is sure.
+        level: confidence of each comparison of two units.
+    """
+
+    measure: str
+    units: tuple[Unit, ...]
+    guilt: Float[Tensor, " units"]
+    standard_error: Float[Tensor, " units"]
+    first: Int[Tensor, " units"]
+    last: Int[Tensor, " units"]
+    level: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class PlantedFault:
+    """A network in which the guilty neurons are known because they were put there.
+
+    Args:
+        kind: "bias", "backdoor" or "region": what was planted.
+        strength: "weak", "medium" or "strong".
+        model: the network with the fault, in evaluation mode.
+        clean: the network before the fault, of the same layout.
+        train: labelled rows that a repair may see.
+        violating: inputs that show the fault, for localisation.
+        references: the inputs they are compared with, row by row: without the fault's cause.
+        selection: labelled rows for choosing, never for measuring.
+        test: labelled rows for measuring.
+        test_violating: inputs that show the fault, for measuring only.
+        guilty: the neurons of the planted path.
+        decoys: neurons that correlate with the fault and do not cause it.
+        parameters: what the property needs: sensitive columns, target class, box.
+        seed: the seed it was made from.
+    """
+
+    kind: str
+    strength: str
+    model: nn.Module
+    clean: nn.Module
+    train: Samples
+    violating: Samples
+    references: Samples
+    selection: Samples
+    test: Samples
+    test_violating: Samples
+    guilty: tuple[Neuron, ...]
+    decoys: tuple[Neuron, ...]
+    parameters: Mapping[str, object]
+    seed: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

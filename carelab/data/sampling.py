@@ -10,7 +10,7 @@ from torch import Tensor
 
 from carelab.records import Dataset, Samples
 
-__all__ = ["part_rows", "sample_box", "split"]
+__all__ = ["crossed_rows", "part_rows", "sample_box", "split"]
 
 _FEWEST_ROWS = 10
 
@@ -113,3 +113,39 @@ def sample_box(dataset: Dataset, count: int, *, generator: torch.Generator) -> S
             ]
         rows[:, list(feature.columns)] = drawn.to(rows.dtype)
     return Samples(inputs=rows)
+
+
+def crossed_rows(
+    samples: Samples, count: int, *, share: float = 0.2, generator: torch.Generator
+) -> Samples:
+    """Rows near the data: a random row in which some features are those of another random row.
+
+    Args:
+        samples: the rows to cross.
+        count: how many to make.
+        share: chance that a column is taken from the other row, as a fraction.
+        generator: draws rows and columns.
+
+    Returns:
+        The new rows, without labels. Columns are crossed one by one, so that the columns of a
+        one-hot code may disagree.
+
+    Raises:
+        ValueError: no row, a count below 1, or a share outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from carelab import data, records
+        >>> rows = records.Samples(inputs=torch.zeros(5, 3))
+        >>> data.crossed_rows(rows, 4, generator=torch.Generator().manual_seed(0)).inputs.shape
+        torch.Size([4, 3])
+    """
+    if len(samples) == 0 or count < 1 or not 0 <= share <= 1:
+        raise ValueError(
+            f"samples, count, share: got {len(samples)}, {count}, {share}; "
+            "allowed: at least 1 row, 1 or more, 0 to 1"
+        )
+    pairs = torch.randint(len(samples), (2, count), generator=generator)
+    crossed = samples.inputs[pairs[0]]
+    chosen = torch.rand(crossed.shape, generator=generator) < share
+    return Samples(inputs=torch.where(chosen, samples.inputs[pairs[1]], crossed))

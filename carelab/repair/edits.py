@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from carelab.networks import fingerprint, ordered_modules
 from carelab.records import Edit, Neuron, Repair
 
-__all__ = ["apply_repair", "scale_neurons", "undo_repair"]
+__all__ = [
+    "apply_repair",
+    "edits_between",
+    "outgoing_columns",
+    "scale_neurons",
+    "undo_repair",
+]
 
 # Modules between an activation and the next weight layer through which a factor passes: those
 # that treat every number alike, and those that only pass a factor that is not negative.
@@ -138,6 +144,77 @@ def undo_repair(model: nn.Module, repair: Repair) -> nn.Module:
         _write(original, edit, edit.before)
     _check_network(original, repair.network, "edits that lead back to the original network")
     return original
+
+
+def edits_between(model: nn.Module, changed: nn.Module) -> tuple[Edit, ...]:
+    """The edits that turn one network into another of the same layout.
+
+    Args:
+        model: the network before.
+        changed: the network after.
+
+    Returns:
+        One edit for each parameter that differs, along the axis with fewer changed slices.
+
+    Raises:
+        ValueError: networks whose parameters differ in name or shape.
+
+    Example:
+        >>> import torch
+        >>> from carelab import networks, repair
+        >>> model = networks.mlp(2, (3,), 2, generator=torch.Generator().manual_seed(0))
+        >>> repair.edits_between(model, model)
+        ()
+    """
+    old, new = dict(model.named_parameters()), dict(changed.named_parameters())
+    if {name: p.shape for name, p in old.items()} != {name: p.shape for name, p in new.items()}:
+        raise ValueError("changed: has other parameters than model; allowed: the same layout")
+    edits = []
+    for name, weight in old.items():
+        before, after = weight.detach().cpu(), new[name].detach().cpu()
+        different = before != after
+        if not different.any():
+            continue
+        slices = [
+            different.movedim(axis, 0).flatten(1).any(dim=1) if different.ndim > 1 else different
+            for axis in range(min(2, different.ndim))
+        ]
+        axis = min(range(len(slices)), key=lambda axis: int(slices[axis].sum()))
+        picked = slices[axis].nonzero().squeeze(1)
+        edits.append(
+            Edit(
+                parameter=name,
+                axis=axis,
+                indices=tuple(picked.tolist()),
+                before=before.index_select(axis, picked),
+                after=after.index_select(axis, picked),
+            )
+        )
+    return tuple(edits)
+
+
+def outgoing_columns(model: nn.Module, neuron: Neuron) -> tuple[str, list[int]]:
+    """Name of the weight that reads a neuron, and the columns of it that do.
+
+    Args:
+        model: a sequential network.
+        neuron: a neuron of a hidden layer, post-activation.
+
+    Raises:
+        ValueError: an unknown layer or index, or a layer that no weight follows.
+
+    Example:
+        >>> import torch
+        >>> from carelab import networks, records, repair
+        >>> model = networks.mlp(2, (3,), 2, generator=torch.Generator().manual_seed(0))
+        >>> repair.outgoing_columns(model, records.Neuron("relu1", 2))
+        ('linear2.weight', [2])
+    """
+    targets = _targets(model, neuron.layer, [neuron.index], torch.ones(1))
+    name, axis, columns, _ = targets[0]
+    if axis != 1:
+        raise ValueError(f"neuron: got {neuron}; allowed: a neuron after its activation")
+    return name, columns
 
 
 def _targets(

@@ -201,7 +201,7 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
 def _check_consistency(repair: Repair) -> None:
     """Raises where the parts contradict one another; the same when written and when read."""
     _check_tensors(_tensors(repair))
-    if len(repair.factors) != len(repair.neurons):
+    if len(repair.factors) not in (0, len(repair.neurons)):
         raise ValueError(
             f"it has {len(repair.factors)} factors for {len(repair.neurons)} neurons; "
             "allowed: one each"

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carelab.data import sample_box
-from carelab.data.sampling import part_rows, split
+from carelab.data.sampling import crossed_rows, part_rows, split
 from carelab.records import Dataset, Feature, Samples
 
 
@@ -96,3 +96,19 @@ def test_split_is_random_and_reproducible() -> None:
 def test_split_of_too_few_rows() -> None:
     with pytest.raises(ValueError, match="inputs: got 9 rows; allowed: at least 10"):
         split(torch.zeros(9, 2), torch.zeros(9).long(), generator=torch.Generator())
+
+
+def test_crossed_rows_take_each_column_from_a_row_of_the_data() -> None:
+    rows = Samples(inputs=torch.arange(30.0).reshape(10, 3))
+    crossed = crossed_rows(rows, 500, share=0.5, generator=torch.Generator().manual_seed(0))
+    for column in range(3):
+        assert set(crossed.inputs[:, column].tolist()) <= set(rows.inputs[:, column].tolist())
+    whole = (crossed.inputs[:, None] == rows.inputs[None]).all(dim=2).any(dim=1)
+    assert 0 < int((~whole).sum()) < 500
+    same = crossed_rows(rows, 50, share=0.0, generator=torch.Generator().manual_seed(0))
+    assert (same.inputs[:, None] == rows.inputs[None]).all(dim=2).any(dim=1).all()
+
+
+def test_crossed_rows_misuse() -> None:
+    with pytest.raises(ValueError, match="samples, count, share: got 2, 0"):
+        crossed_rows(Samples(inputs=torch.zeros(2, 2)), 0, generator=torch.Generator())

@@ -1,11 +1,14 @@
 import pytest
 import torch
+from fairlearn.metrics import equalized_odds_difference
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from carelab.networks import accuracy, fingerprint
 from carelab.properties import violation_rate
-from carelab.repair import hold_constant
-from tests.tables import fairness, network, rows
+from carelab.records import Dataset, Feature, Samples
+from carelab.repair import fairlearn_reduction, hold_constant, retrain_without
+from tests.tables import fairness, network, rows, table
 
 
 def test_the_label_cannot_depend_on_what_is_held() -> None:
@@ -42,3 +45,46 @@ def test_misuse() -> None:
         hold_constant(image, rows(3), fairness())
     with pytest.raises(ValueError, match="takes 4 features; the property reads column 9"):
         hold_constant(network(), rows(3), fairness(column=9))
+
+
+def test_training_anew_hides_the_feature_from_the_network() -> None:
+    data, fair = table(), fairness()
+    shown = []
+
+    def train(hidden: Dataset) -> nn.Module:
+        shown.append(hidden)
+        return network(seed=3)
+
+    blind = retrain_without(data, fair, train)
+    hidden = shown[0]
+    assert all(
+        (part.inputs[:, 1] == 0).all() for part in (hidden.train, hidden.selection, hidden.test)
+    )
+    assert (data.train.inputs[:, 1] != 0).any()
+    assert violation_rate(blind, data.test, fair) == 0
+
+
+def test_the_reduction_narrows_the_gap_between_groups() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2000, 3, generator=generator)
+    inputs[:, 0] = (torch.rand(2000, generator=generator) < 0.5).float()
+    noise = torch.randn(2000, generator=generator)
+    labels = (inputs[:, 1] + 1.5 * inputs[:, 0] + 0.5 * noise > 0.75).long()
+    train = Samples(inputs=inputs, labels=labels)
+    feature = Feature(name="group", columns=(0,), values=torch.tensor([[0.0], [1.0]]))
+    label = fairlearn_reduction(train, feature, LogisticRegression(), tolerance=0.01)
+    plain = LogisticRegression().fit(inputs.numpy(), labels.numpy()).predict(inputs.numpy())
+
+    def gap(predicted) -> float:
+        return equalized_odds_difference(
+            labels.numpy(), predicted, sensitive_features=inputs[:, 0].numpy()
+        )
+
+    assert gap(label(inputs).numpy()) < 0.5 * gap(plain)
+    assert torch.equal(label(inputs), label(inputs))
+
+
+def test_the_reduction_needs_labels() -> None:
+    feature = Feature(name="group", columns=(0,), values=torch.tensor([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="train: got no labels"):
+        fairlearn_reduction(Samples(inputs=torch.zeros(4, 2)), feature, LogisticRegression())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from carelab.causal import guilty_neurons, neuron_effects
+from carelab.causal import expectation_mean, guilty_neurons, neuron_effects
 from carelab.networks import accuracy, fingerprint
 from carelab.properties import observed_violations
 from carelab.records import Neuron, Performance, Repair, Samples
@@ -101,7 +101,7 @@ def test_a_gain_in_accuracy_is_cheap_even_where_nothing_may_be_lost() -> None:
 def test_the_repairs_of_a_real_search_with_several_weights() -> None:
     given_model, fair, train, held_out = network(seed=3), fairness(count=5), rows(200), rows(99)
     given = observed_violations(given_model, train, fair)
-    guilty = guilty_neurons(neuron_effects(given_model, given, fair), count=4)
+    guilty = guilty_neurons(expectation_mean(neuron_effects(given_model, given, fair)), count=4)
     before, asked = fingerprint(given_model), []
 
     def search(alpha: float) -> Repair:

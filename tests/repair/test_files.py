@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from carelab.causal import guilty_neurons, neuron_effects
+from carelab.causal import expectation_mean, guilty_neurons, neuron_effects
 from carelab.networks import fingerprint
 from carelab.networks import save as save_network
 from carelab.networks.tensorfiles import digest, read_tensors, seal, write_tensors
@@ -26,7 +26,7 @@ KEY = "carelab_repair"
 def case():
     model, fair, train = network(seed=3), fairness(count=5), rows(200)
     wrong = observed_violations(model, train, fair)
-    guilty = guilty_neurons(neuron_effects(model, wrong, fair), count=4)
+    guilty = guilty_neurons(expectation_mean(neuron_effects(model, wrong, fair)), count=4)
     fixed = care(model, train, wrong, fair, guilty, iterations=10, generator=seeded(5))
     return model, fixed
 

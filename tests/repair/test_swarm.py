@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from carelab.causal import guilty_neurons, neuron_effects
+from carelab.causal import expectation_mean, guilty_neurons, neuron_effects
 from carelab.networks import accuracy, fingerprint
 from carelab.properties import observed_violations, violation_rate
 from carelab.records import Neuron, Samples
@@ -23,7 +23,7 @@ from tests.tables import fairness, network, rows, seeded
 def case():
     model, fair, train = network(seed=3), fairness(count=5), rows(200)
     given = observed_violations(model, train, fair)
-    guilty = guilty_neurons(neuron_effects(model, given, fair), count=4)
+    guilty = guilty_neurons(expectation_mean(neuron_effects(model, given, fair)), count=4)
     return model, train, given, fair, guilty
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = [
     "CausalEffects",
     "Dataset",
     "Edit",
+    "Evidence",
     "Feature",
     "Interval",
     "Neuron",
@@ -112,6 +112,36 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Evidence:
+    """What a localiser may look at: inputs that misbehave, and inputs to compare them with.
+
+    Args:
+        violating: inputs that show the fault.
+        references: row by row the same inputs without the fault's cause: with another value of
+            the sensitive feature, without the trigger, moved out of the unsafe box.
+        passing: inputs that behave as they should, drawn as the data are; no row belongs to
+            another.
+    """
+
+    violating: Samples
+    references: Samples
+    passing: Samples
+
+    def __post_init__(self) -> None:
+        """Refuses references that do not pair with the violating inputs, and empty parts."""
+        if len(self.violating) != len(self.references):
+            raise ValueError(
+                f"references: got {len(self.references)} for {len(self.violating)} violating "
+                "samples; allowed: one for each, row by row"
+            )
+        if len(self.violating) == 0 or len(self.passing) == 0:
+            raise ValueError(
+                f"violating, passing: got {len(self.violating)} and {len(self.passing)} samples; "
+                "allowed: at least one of each"
+            )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Feature:
     """One feature of a table, as the network sees it.
 
@@ -184,6 +214,9 @@ class CausalEffects:
         expectation: mean outcome under each (neurons, steps).
         unmodified: mean outcome without intervention.
         covariance: sample covariance of the outcomes (neurons, steps + 1, steps + 1).
+        mean_covariance: covariance of the neurons' mean changes, already divided by the number
+            of samples (neurons, neurons); the mean change of a neuron is the mean of its row of
+            `expectation` minus `unmodified`.
         samples: how many samples the means run over.
     """
 
@@ -192,6 +225,7 @@ class CausalEffects:
     expectation: Float[Tensor, "neurons steps"]
     unmodified: float
     covariance: Float[Tensor, "neurons steps_1 steps_1"]
+    mean_covariance: Float[Tensor, "neurons neurons"]
     samples: int
 
 
@@ -231,7 +265,8 @@ class Ranking:
         standard_error: its standard error (units).
         first: the best rank that the samples allow each unit, from 1 (units).
         last: the worst rank that they allow it (units); equal to `first` where the place is sure.
-        level: confidence of each comparison of two units.
+        level: confidence of each comparison of two units, or of each unit's set of ranks, as
+            `causal.rank_units` was asked for.
     """
 
     measure: str
@@ -241,43 +276,6 @@ class Ranking:
     first: Int[Tensor, " units"]
     last: Int[Tensor, " units"]
     level: float
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class PlantedFault:
-    """A network in which the guilty neurons are known because they were put there.
-
-    Args:
-        kind: "bias", "backdoor" or "region": what was planted.
-        strength: "weak", "medium" or "strong".
-        model: the network with the fault, in evaluation mode.
-        clean: the network before the fault, of the same layout.
-        train: labelled rows that a repair may see.
-        violating: inputs that show the fault, for localisation.
-        references: the inputs they are compared with, row by row: without the fault's cause.
-        selection: labelled rows for choosing, never for measuring.
-        test: labelled rows for measuring.
-        test_violating: inputs that show the fault, for measuring only.
-        guilty: the neurons of the planted path.
-        decoys: neurons that correlate with the fault and do not cause it.
-        parameters: what the property needs: sensitive columns, target class, box.
-        seed: the seed it was made from.
-    """
-
-    kind: str
-    strength: str
-    model: nn.Module
-    clean: nn.Module
-    train: Samples
-    violating: Samples
-    references: Samples
-    selection: Samples
-    test: Samples
-    test_violating: Samples
-    guilty: tuple[Neuron, ...]
-    decoys: tuple[Neuron, ...]
-    parameters: Mapping[str, object]
-    seed: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -337,7 +335,7 @@ class Repair:
         method: name of the repair, such as "care".
         property_name: name of the property that was repaired.
         neurons: the guilty neurons.
-        factors: the factor of each (neurons).
+        factors: the factor of each (neurons), or none where the repair is no scaling.
         before: performance of the network given, on the repair's own data.
         after: performance of the repaired network, on the same data.
         history: best cost after each iteration of the search (iterations).
@@ -352,7 +350,7 @@ class Repair:
     method: str
     property_name: str
     neurons: tuple[Neuron, ...]
-    factors: Float[Tensor, " neurons"]
+    factors: Float[Tensor, " factors"]
     before: Performance
     after: Performance
     history: Float[Tensor, " iterations"]

@@ -1,5 +1,6 @@
 """Properties: what must hold of a network, and where it does not."""
 
+from carelab.properties.backdoor import TargetClass
 from carelab.properties.discrimination import (
     drop_rows,
     guided_violations,
@@ -16,20 +17,35 @@ from carelab.properties.judging import (
     violation_rate,
     violation_scores,
 )
+from carelab.properties.planted import planted_property
+from carelab.properties.regions import (
+    OutputRegion,
+    OutputRegions,
+    forbidden_class,
+    never_lowest,
+    required_lowest,
+)
 
 __all__ = [
     "GroupFairness",
     "IndividualFairness",
+    "OutputRegion",
+    "OutputRegions",
     "Property",
+    "TargetClass",
     "demographic_parity",
     "drop_rows",
     "equalized_odds",
+    "forbidden_class",
     "guided_violations",
     "individual_fairness",
     "margins",
+    "never_lowest",
     "observed_violations",
+    "planted_property",
     "probe_outputs",
     "random_violations",
+    "required_lowest",
     "violates",
     "violation_rate",
     "violation_scores",

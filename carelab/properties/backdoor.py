@@ -1,0 +1,90 @@
+"""Backdoors: an input with the trigger must not be taken for the attack's target class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from carelab.records import Samples
+
+__all__ = ["TargetClass"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class TargetClass:
+    """Triggered inputs, of other classes than the target, are not taken for the target.
+
+    With t the target and y(x) the logits:
+
+    * score: probability of the target, softmax(y(x))_t, in [0, 1];
+    * margin: largest other logit minus that of the target;
+    * rate: fraction of the samples classified as the target, on triggered inputs of other classes
+      the attack success rate.
+
+    The property knows neither the trigger nor the true classes: the samples must be triggered
+    inputs that are not of the target class.
+
+    Args:
+        target: the class that the attack aims at.
+        name: what the property is called.
+
+    Raises:
+        ValueError: a negative target.
+
+    Source: CARE, section 4.2, where the score is taken on clean inputs. Departs: on triggered
+        ones, where there is something to explain.
+
+    Example:
+        >>> import torch
+        >>> from carelab.properties import TargetClass
+        >>> from carelab.records import Samples
+        >>> outputs = torch.tensor([[[0.0, 3.0], [2.0, 1.0]]])
+        >>> TargetClass(target=1).margin(outputs, Samples(inputs=torch.ones(2, 1))).tolist()
+        [-3.0, 1.0]
+    """
+
+    target: int
+    name: str = "backdoor"
+
+    def __post_init__(self) -> None:
+        """Refuses a negative class, which would count from the end."""
+        if self.target < 0:
+            raise ValueError(f"target: got {self.target}; allowed: a class, from 0")
+
+    def probes(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "1 batch ..."]:
+        """The inputs themselves."""
+        return inputs.unsqueeze(0)
+
+    def score(
+        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+    ) -> Float[Tensor, "*runs batch"]:
+        """Probability of the target class."""
+        self._check(outputs)
+        return outputs[..., 0, :, :].softmax(dim=-1)[..., self.target]
+
+    def margin(
+        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+    ) -> Float[Tensor, "*runs batch"]:
+        """Lead of the best other class over the target, in logits."""
+        self._check(outputs)
+        own = outputs[..., 0, :, :]
+        places = torch.tensor([self.target], device=own.device)
+        return own.index_fill(-1, places, -torch.inf).amax(dim=-1) - own[..., self.target]
+
+    def rate(
+        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+    ) -> Float[Tensor, "*runs"]:
+        """Fraction of samples classified as the target."""
+        self._check(outputs)
+        taken = outputs[..., 0, :, :].argmax(dim=-1) == self.target
+        return taken.to(outputs.dtype).mean(dim=-1)
+
+    def _check(self, outputs: Tensor) -> None:
+        if outputs.shape[-1] <= self.target or outputs.shape[-1] < 2:
+            raise ValueError(
+                f"target: got {self.target} for a network of {outputs.shape[-1]} outputs; "
+                "allowed: one of its classes, of at least two"
+            )

@@ -13,7 +13,7 @@ from carelab.networks import fit, mlp, predict
 from carelab.properties import IndividualFairness, individual_fairness
 from carelab.records import Dataset
 
-__all__ = ["FairnessTask", "fairness_task"]
+__all__ = ["FairnessTask", "fairness_task", "train_network"]
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def fairness_task(
         model: nn.Module = data.adf_network(published.removeprefix("adf-"))
     else:
         dataset = data.load(trained, generator=generator)
-        model = _trained(dataset, progress, generator)
+        model = train_network(dataset, progress=progress, generator=generator)
     return FairnessTask(
         name=task,
         network=network,
@@ -109,8 +109,29 @@ def fairness_task(
     )
 
 
-def _trained(dataset: Dataset, progress: bool, generator: torch.Generator) -> nn.Module:
-    """A network of CARE's shape; where all 4 neurons of its last layer died, another start."""
+def train_network(
+    dataset: Dataset, *, progress: bool = False, generator: torch.Generator
+) -> nn.Module:
+    """A network of CARE's shape, 64-32-16-8-4, trained on a data set.
+
+    Where all 4 neurons of its last layer died and every row gets one label, another start.
+
+    Args:
+        dataset: the data set; its selection rows stop the training.
+        progress: show the training's progress.
+        generator: draws the first weights and shuffles the rows.
+
+    Raises:
+        ValueError: training that only ever gives constant networks.
+
+    Source: CARE, section 4.1 (NN1 to NN3).
+
+    Example:
+        >>> import torch, carelab as cl
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_credit(generator=g)
+        >>> model = cl.lab.tasks.train_network(table, generator=g)
+    """
     width = dataset.train.inputs.shape[1]
     for _ in range(_MOST_STARTS):
         start = mlp(width, _WIDTHS, len(dataset.classes), generator=generator)

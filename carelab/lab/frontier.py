@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 
 from carelab.causal import (
     expectation_mean,
@@ -19,22 +19,25 @@ from carelab.causal import (
     patching_effects,
     rank_units,
 )
-from carelab.data import crossed_rows, sample_box
-from carelab.lab.tasks import FairnessTask, fairness_task, train_network
-from carelab.networks import accuracy, hidden_layers, hidden_neurons, predict
-from carelab.properties import GroupFairness, demographic_parity, equalized_odds, violates
-from carelab.records import Neuron, Ranking, Samples
+from carelab.lab.frontier_bench import (
+    Bench,
+    FrontierPoint,
+    measured_point,
+    prepare_bench,
+    selection_costs,
+)
+from carelab.lab.tasks import fairness_task, train_network
+from carelab.networks import accuracy, hidden_layers, hidden_neurons
+from carelab.properties import violates
+from carelab.records import Neuron, Ranking, Repair, Samples
 from carelab.repair import (
-    Anchors,
     Found,
     Objective,
     apply_repair,
-    blind_targets,
     care,
-    edited_share,
     fairlearn_reduction,
     gradient_search,
-    hold_constant,
+    repair_front,
     retrain_without,
     revive,
     search_problem,
@@ -42,7 +45,7 @@ from carelab.repair import (
     weight_space,
 )
 
-__all__ = ["FrontierPoint", "FrontierRun", "frontier_run"]
+__all__ = ["FrontierRun", "frontier_run"]
 
 _PUBLISHED_ALPHA = 0.3
 _INSTANCES = 300
@@ -52,41 +55,6 @@ _BATCH = 256
 # Weights of the labels to choose from, and the weight of the violations while choosing.
 _LABELS = (0.0, 0.5)
 _MIDDLE = 3.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FrontierPoint:
-    """One network on the trade-off; rates are fractions, measured on test rows and a fresh box.
-
-    Args:
-        method: how it was made, such as "ours".
-        knob: the setting that moves along the trade-off, as text.
-        accuracy: of the test rows, those classified right.
-        accuracy_drop: accuracy of the network given, minus that.
-        unfair_rate_rows: of the test rows, those whose label flips with the sensitive feature.
-        unfair_rate_box: the same of inputs drawn uniformly from the feature box.
-        edited_share: hidden neurons edited, as a fraction; 1 where a model is trained anew.
-        demographic_parity_gap: fairlearn's difference between the groups, on the test rows.
-        equalized_odds_gap: the same for equalised odds.
-        predictions_changed: of the test rows, those whose label differs from before.
-        selection_drop: accuracy drop on the selection rows, which choose.
-        selection_rows: unfair rate on the selection rows.
-        selection_box: unfair rate on a box of its own, drawn for choosing.
-    """
-
-    method: str
-    knob: str
-    accuracy: float
-    accuracy_drop: float
-    unfair_rate_rows: float
-    unfair_rate_box: float
-    edited_share: float
-    demographic_parity_gap: float
-    equalized_odds_gap: float
-    predictions_changed: float
-    selection_drop: float
-    selection_rows: float
-    selection_box: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -112,31 +80,6 @@ class FrontierRun:
     guilty: tuple[Neuron, ...]
     layer: str
     candidates: Mapping[str, float]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class _Bench:
-    """The data of one run: what repairs see, what chooses, what measures; and targets."""
-
-    case: FairnessTask
-    repair_box: Samples
-    selection_box: Samples
-    test_box: Samples
-    targets: Callable[[Tensor], Tensor]
-    anchors: tuple[Anchors, ...]
-    blind: nn.Module
-
-    def objective(self, violation: float, labels: float) -> Objective:
-        """The objective of all gradient repairs, for given weights of violations and labels."""
-        train = self.case.dataset.train
-        return Objective(
-            prop=self.case.property,
-            labelled=train,
-            guarded=[train, self.repair_box],
-            anchors=self.anchors,
-            accuracy=labels,
-            violation=violation,
-        )
 
 
 def frontier_run(
@@ -189,48 +132,38 @@ def frontier_run(
         )
     generator = torch.Generator().manual_seed(seed)
     case = fairness_task(task, network, progress=progress, generator=generator)
-    bench = _bench(case, box, generator)
+    bench = prepare_bench(case, box, generator=generator)
     search = partial(gradient_search, steps=steps)
     count = max(1, int(share * len(hidden_neurons(case.model))))
     layer, guilty, candidates = _guilty(bench, count, generator)
     labels = _label_weight(bench, guilty, search, generator)
     neurons = hidden_neurons(case.model)
     drawn = [neurons[i] for i in torch.randperm(len(neurons), generator=generator)[:count].tolist()]
-    points = []
+    front = repair_front(
+        case.model,
+        lambda weight: _repair(bench, guilty, weight, labels, search, generator),
+        partial(selection_costs, bench),
+        weights=weights,
+        names=("accuracy_drop", "unfair_rate_rows", "unfair_rate_box"),
+    )
+    points = [
+        measured_point(bench, "ours", f"weight {weight:g}", apply_repair(case.model, repair))
+        for weight, repair in zip(front.weights, front.repairs, strict=True)
+    ]
     middle = weights[(len(weights) - 1) // 2]
-    for method, edited, tried in (
-        ("ours", guilty, weights),
-        ("random", drawn, [middle]),
-        ("all_neurons", neurons, [middle]),
-    ):
-        for weight in tried:
-            repaired = _repaired(bench, edited, weight, labels, search, generator)
-            points.append(_point(bench, method, f"weight {weight:g}", repaired))
-    blind = _blind_repair(bench, labels, search, generator)
-    points.append(_point(bench, "ours", "whole first layer", blind))
-    points.append(_point(bench, "hold_constant", "", bench.blind))
-    points.append(
-        _point(bench, "care", f"alpha {_PUBLISHED_ALPHA}", _care(bench, budget, generator))
-    )
-    anew = retrain_without(case.dataset, case.property, partial(train_network, generator=generator))
-    points.append(_point(bench, "retrained_without", "", anew, edited=1.0))
-    for name, estimator in (
-        ("logistic regression", LogisticRegression(max_iter=500)),
-        ("boosted trees", HistGradientBoostingClassifier(max_iter=50, random_state=seed)),
-    ):
-        label = fairlearn_reduction(
-            case.dataset.train, case.dataset.feature(case.feature), estimator
+    for method, edited in (("random", drawn), ("all_neurons", neurons)):
+        repair = _repair(bench, edited, middle, labels, search, generator)
+        points.append(
+            measured_point(bench, method, f"weight {middle:g}", apply_repair(case.model, repair))
         )
-        points.append(_point(bench, "fairlearn_reduction", name, label, edited=1.0))
-    averaged = bench.targets
-    points.append(
-        _point(bench, "averaged_out", "", lambda x: averaged(x).argmax(dim=1), edited=1.0)
-    )
+    blind = _blind_repair(bench, labels, search, generator)
+    points.append(measured_point(bench, "ours", "whole first layer", blind))
+    points += _rivals(bench, budget, seed, generator)
     return FrontierRun(
         task=task,
         network=case.network,
         seed=seed,
-        before=_point(bench, "before", "", case.model),
+        before=measured_point(bench, "before", "", case.model),
         points=tuple(points),
         guilty=guilty,
         layer=layer,
@@ -238,24 +171,34 @@ def frontier_run(
     )
 
 
-def _bench(case: FairnessTask, box: int, generator: torch.Generator) -> _Bench:
-    boxes = [sample_box(case.dataset, box, generator=generator) for _ in range(3)]
-    train = case.dataset.train
-    targets = blind_targets(case.model, train, case.property, generator=generator)
-    groups = (train, crossed_rows(train, 2 * box, generator=generator), boxes[0])
-    return _Bench(
-        case=case,
-        repair_box=boxes[0],
-        selection_box=boxes[1],
-        test_box=boxes[2],
-        targets=targets,
-        anchors=tuple(Anchors(inputs=g.inputs, chances=targets(g.inputs)) for g in groups),
-        blind=hold_constant(case.model, train, case.property),
+def _rivals(
+    bench: Bench, budget: int, seed: int, generator: torch.Generator
+) -> list[FrontierPoint]:
+    """The constant, CARE, training anew, the reduction, and the ceiling of averaging out."""
+    case, points = bench.case, []
+    points.append(measured_point(bench, "hold_constant", "", bench.blind))
+    points.append(
+        measured_point(bench, "care", f"alpha {_PUBLISHED_ALPHA}", _care(bench, budget, generator))
     )
+    anew = retrain_without(case.dataset, case.property, partial(train_network, generator=generator))
+    points.append(measured_point(bench, "retrained_without", "", anew, edited=1.0))
+    for name, estimator in (
+        ("logistic regression", LogisticRegression(max_iter=500)),
+        ("boosted trees", HistGradientBoostingClassifier(max_iter=50, random_state=seed)),
+    ):
+        label = fairlearn_reduction(
+            case.dataset.train, case.dataset.feature(case.feature), estimator
+        )
+        points.append(measured_point(bench, "fairlearn_reduction", name, label, edited=1.0))
+    averaged = bench.targets
+    points.append(
+        measured_point(bench, "averaged_out", "", lambda x: averaged(x).argmax(dim=1), edited=1.0)
+    )
+    return points
 
 
 def _guilty(
-    bench: _Bench, count: int, generator: torch.Generator
+    bench: Bench, count: int, generator: torch.Generator
 ) -> tuple[str, tuple[Neuron, ...], dict[str, float]]:
     """The set of neurons, of those led by one layer or by none, that short repairs favour."""
     train = bench.case.dataset.train
@@ -267,8 +210,8 @@ def _guilty(
         sets[layer] = _first(ranked, count, layer)
     short = partial(gradient_search, steps=_SHORT)
     costs = {
-        name: _selection_cost(
-            bench, _repaired(bench, neurons, _MIDDLE, _LABELS[-1], short, generator)
+        name: _selection_loss(
+            bench, _repair(bench, neurons, _MIDDLE, _LABELS[-1], short, generator)
         )
         for name, neurons in sets.items()
     }
@@ -277,23 +220,22 @@ def _guilty(
 
 
 def _label_weight(
-    bench: _Bench,
+    bench: Bench,
     neurons: Sequence[Neuron],
     search: Callable[..., Found],
     generator: torch.Generator,
 ) -> float:
     """Weight of the labels: none where the training rows are so few that they would be learned."""
     costs = {
-        weight: _selection_cost(
-            bench, _repaired(bench, neurons, _MIDDLE, weight, search, generator)
-        )
+        weight: _selection_loss(bench, _repair(bench, neurons, _MIDDLE, weight, search, generator))
         for weight in _LABELS
     }
     return min(costs, key=costs.__getitem__)
 
 
-def _selection_cost(bench: _Bench, model: nn.Module) -> float:
+def _selection_loss(bench: Bench, repair: Repair) -> float:
     """Cross-entropy of the selection labels and violations on selection rows and box."""
+    model = apply_repair(bench.case.model, repair)
     objective = Objective(
         prop=bench.case.property,
         labelled=bench.case.dataset.selection,
@@ -311,22 +253,22 @@ def _first(ranked: Ranking, count: int, layer: str | None) -> tuple[Neuron, ...]
     return tuple(sorted(units, key=lambda unit: layer is not None and unit.layer != layer)[:count])
 
 
-def _repaired(
-    bench: _Bench,
+def _repair(
+    bench: Bench,
     neurons: Sequence[Neuron],
     weight: float,
     labels: float,
     search: Callable[..., Found],
     generator: torch.Generator,
-) -> nn.Module:
-    """The network after a gradient repair of the neurons, those that never fire put to use."""
+) -> Repair:
+    """A gradient repair of the neurons, those that never fire put to use."""
     given = bench.case.model
     inputs = torch.cat([bench.case.dataset.train.inputs[:2000], bench.repair_box.inputs[:2000]])
     start = deepcopy(given)
     with torch.no_grad():
         for name, tensor in revive(given, neurons, inputs, generator=generator).items():
             start.get_parameter(name).copy_(tensor)
-    repair = search_repair(
+    return search_repair(
         start,
         weight_space(start, neurons),
         bench.objective(weight, labels),
@@ -336,11 +278,10 @@ def _repaired(
         batch_size=_BATCH,
         generator=generator,
     )
-    return apply_repair(given, repair)
 
 
 def _blind_repair(
-    bench: _Bench, labels: float, search: Callable[..., Found], generator: torch.Generator
+    bench: Bench, labels: float, search: Callable[..., Found], generator: torch.Generator
 ) -> nn.Module:
     """The feature held constant, then the first layer's other weights tuned, or left alone.
 
@@ -367,7 +308,7 @@ def _blind_repair(
     return max(bench.blind, tuned, key=lambda model: accuracy(model, selection))
 
 
-def _care(bench: _Bench, budget: int, generator: torch.Generator) -> nn.Module:
+def _care(bench: Bench, budget: int, generator: torch.Generator) -> nn.Module:
     """CARE as published: neurons by mean E[y | do], a tenth of them, its swarm."""
     model, prop, train = bench.case.model, bench.case.property, bench.case.dataset.train
     found = [
@@ -387,61 +328,3 @@ def _care(bench: _Bench, budget: int, generator: torch.Generator) -> nn.Module:
         generator=generator,
     )
     return apply_repair(model, repair)
-
-
-def _point(
-    bench: _Bench,
-    method: str,
-    knob: str,
-    judged: nn.Module | Callable[[Tensor], Tensor],
-    *,
-    edited: float | None = None,
-) -> FrontierPoint:
-    """All measures of a network, or of anything that gives labels."""
-    case = bench.case
-    test, selection = case.dataset.test, case.dataset.selection
-    label = partial(predict, judged) if isinstance(judged, nn.Module) else judged
-    given = partial(predict, case.model)
-    feature = case.dataset.feature(case.feature)
-    if edited is None:
-        assert isinstance(judged, nn.Module)
-        edited = edited_share(case.model, judged)
-    right = _right(label, test)
-    return FrontierPoint(
-        method=method,
-        knob=knob,
-        accuracy=right,
-        accuracy_drop=_right(given, test) - right,
-        unfair_rate_rows=_flips(label, test, bench),
-        unfair_rate_box=_flips(label, bench.test_box, bench),
-        edited_share=edited,
-        demographic_parity_gap=_gap(label, test, demographic_parity(test, feature), bench),
-        equalized_odds_gap=_gap(label, test, equalized_odds(test, feature), bench),
-        predictions_changed=float((label(test.inputs) != given(test.inputs)).double().mean()),
-        selection_drop=_right(given, selection) - _right(label, selection),
-        selection_rows=_flips(label, selection, bench),
-        selection_box=_flips(label, bench.selection_box, bench),
-    )
-
-
-def _outputs(label: Callable[[Tensor], Tensor], inputs: Tensor, bench: _Bench) -> Tensor:
-    """Labels as outputs (batch, classes) that properties can judge: 1 for the label, else 0."""
-    classes = len(bench.case.dataset.classes)
-    return torch.nn.functional.one_hot(label(inputs), classes).to(inputs)
-
-
-def _right(label: Callable[[Tensor], Tensor], samples: Samples) -> float:
-    assert samples.labels is not None
-    return float((label(samples.inputs) == samples.labels).double().mean())
-
-
-def _flips(label: Callable[[Tensor], Tensor], samples: Samples, bench: _Bench) -> float:
-    probes = bench.case.property.probes(samples.inputs)
-    outputs = _outputs(label, probes.flatten(0, 1), bench).unflatten(0, probes.shape[:2])
-    return float(bench.case.property.rate(outputs, samples))
-
-
-def _gap(
-    label: Callable[[Tensor], Tensor], samples: Samples, groups: GroupFairness, bench: _Bench
-) -> float:
-    return float(groups.rate(_outputs(label, samples.inputs, bench)[None], samples))

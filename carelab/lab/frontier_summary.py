@@ -9,7 +9,8 @@ from dataclasses import fields
 
 from tqdm.auto import tqdm
 
-from carelab.lab.frontier import FrontierPoint, FrontierRun, frontier_run
+from carelab.lab.frontier import FrontierRun, frontier_run
+from carelab.lab.frontier_bench import FrontierPoint
 from carelab.lab.session import interval, start
 from carelab.records import Interval
 

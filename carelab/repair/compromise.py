@@ -9,7 +9,7 @@ from torch import nn
 
 from carelab.networks import accuracy
 from carelab.records import Repair, Samples
-from carelab.repair.edits import apply_repair
+from carelab.repair.front import repair_front
 
 __all__ = ["Compromise", "choose_alpha"]
 
@@ -84,9 +84,15 @@ def choose_alpha(
             f"alphas, largest_drop: got {list(alphas)}, {largest_drop}; "
             "allowed: at least one alpha, a drop of 0 or more"
         )
-    repairs = tuple(search(alpha) for alpha in alphas)
     before = accuracy(model, selection)
-    drops = tuple(before - accuracy(apply_repair(model, repair), selection) for repair in repairs)
+    front = repair_front(
+        model,
+        search,
+        lambda repaired: [before - accuracy(repaired, selection)],
+        weights=alphas,
+        names=["accuracy_drop"],
+    )
+    repairs, drops = front.repairs, tuple(front.costs[:, 0].tolist())
     numbers = range(len(repairs))
     cheap = [number for number in numbers if drops[number] <= largest_drop + _ROUNDING]
     chosen = (

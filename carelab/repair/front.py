@@ -29,7 +29,7 @@ class Front:
 
     Args:
         names: what the costs are, such as "accuracy_drop".
-        weights: the weight of the property behind each repair.
+        weights: the knob behind each repair, such as the weight of the violations.
         repairs: the repairs.
         costs: what each costs, on samples that no search saw (repairs, costs); less is better.
         optimal: whether no other repair is as good in every cost and better in one (repairs).
@@ -73,11 +73,11 @@ def repair_front(
     weights: Sequence[float],
     names: Sequence[str],
 ) -> Front:
-    """The repairs found with several weights of the property, and which of them are worth it.
+    """The repairs found with several settings of a knob, and which of them are worth it.
 
     Args:
         model: the network that is repaired.
-        search: makes the repair for one weight.
+        search: makes the repair for one weight: of the violations, or CARE's alpha.
         judge: what a repaired network costs, less is better; judged on selection rows, never on
             test rows.
         weights: the weights to try, at least one.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from carelab.causal.interventions import activations
-from carelab.causal.suffixes import suffix_runner
-from carelab.networks import check_evaluation_mode, check_inputs, hidden_neurons, ordered_modules
+from carelab.causal.interventions import check_unit
+from carelab.causal.outcomes import IntervenedBlock, intervened_scores
+from carelab.causal.recording import run_recording
+from carelab.networks import check_evaluation_mode, check_inputs, hidden_neurons
 from carelab.properties import Property
-from carelab.records import CausalEffects, Neuron, Samples
+from carelab.records import CausalEffects, Neuron, Samples, Unit
 
 __all__ = [
     "average_causal_effect",
@@ -22,6 +23,9 @@ __all__ = [
     "neuron_effects",
     "unmodified_outcome",
 ]
+
+# Inputs a pass where only the range of activations is wanted.
+_RANGE_ROWS = 1024
 
 
 def neuron_effects(
@@ -73,35 +77,24 @@ def neuron_effects(
     """
     chosen = tuple(hidden_neurons(model) if neurons is None else neurons)
     _check(model, samples, chosen, steps, batch_size)
-    layers = list(dict.fromkeys(neuron.layer for neuron in chosen))
     ranged = samples if range_samples is None else range_samples
-    values = _value_grid(model, ranged, chosen, layers, steps, batch_size)
-    suffixes = {layer: suffix_runner(model, layer) for layer in layers}
-    sums = torch.zeros(len(chosen), steps + 1, dtype=torch.float64)
-    products = torch.zeros(len(chosen), steps + 1, steps + 1, dtype=torch.float64)
-    members = {
-        layer: torch.tensor([row for row, neuron in enumerate(chosen) if neuron.layer == layer])
-        for layer in layers
-    }
-    probes_each = len(prop.probes(samples.inputs[:1]))
-    block_rows = max(1, batch_size // (steps * probes_each))
-    group = max(1, batch_size // (steps * probes_each * min(block_rows, len(samples))))
-    starts = range(0, len(samples), block_rows)
-    with torch.inference_mode():
-        for start in tqdm(starts, desc="do-interventions", disable=not progress):
-            block = samples.take(slice(start, start + block_rows))
-            recorded, untouched = _run_prefixes(model, block, prop, layers)
-            for layer in layers:
-                run_held = suffixes[layer](recorded[layer])
-                for rows in members[layer].split(group):
-                    held = [chosen[row] for row in rows.tolist()]
-                    scores = prop.score(run_held(held, values[rows]), block)
-                    outcome = torch.cat(
-                        [scores, untouched.expand(len(rows), 1, len(block))], dim=1
-                    ).to("cpu", torch.float64)
-                    sums[rows] += outcome.sum(dim=-1)
-                    products[rows] += outcome @ outcome.transpose(1, 2)
-    return _summarise(chosen, values, sums, products, len(samples))
+    values = _value_grid(model, ranged, chosen, steps)
+    rows: dict[Unit, int] = {neuron: row for row, neuron in enumerate(chosen)}
+
+    def constants(units: Sequence[Unit], activations: Tensor, where: slice) -> Tensor:
+        return values[[rows[unit] for unit in units]]
+
+    blocks = intervened_scores(
+        model,
+        samples,
+        prop,
+        chosen,
+        constants,
+        steps=steps,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return _summarise(blocks, chosen, values, len(samples))
 
 
 def average_causal_effect(
@@ -197,43 +190,22 @@ def contrast_error(
     return (variance.clamp(min=0) / effects.samples).sqrt()
 
 
-def _run_prefixes(
-    model: nn.Module, block: Samples, prop: Property, layers: Sequence[str]
-) -> tuple[dict[str, Float[Tensor, "probes batch ..."]], Float[Tensor, " batch"]]:
-    """Activations of the layers at every probe, and the scores without intervention."""
-    probes = prop.probes(block.inputs)
-    hidden, recorded = probes.flatten(0, 1), {}
-    for name, module in ordered_modules(model):
-        hidden = module(hidden)
-        if name in layers:
-            recorded[name] = hidden.clone().unflatten(0, probes.shape[:2])
-    return recorded, prop.score(hidden.unflatten(0, probes.shape[:2]), block)
-
-
 def _value_grid(
-    model: nn.Module,
-    samples: Samples,
-    neurons: Sequence[Neuron],
-    layers: Sequence[str],
-    steps: int,
-    batch_size: int,
+    model: nn.Module, samples: Samples, neurons: Sequence[Neuron], steps: int
 ) -> Float[Tensor, "neurons steps"]:
     """Evenly spaced values from the lowest to the highest activation of each neuron."""
-    low: dict[str, Tensor] = {}
-    high: dict[str, Tensor] = {}
-    for block in samples.inputs.split(batch_size):
-        for layer, output in activations(model, block, layers).items():
-            rows = output.movedim(1, -1).flatten(0, -2)
-            low[layer] = torch.minimum(low.get(layer, rows[0]), rows.amin(dim=0))
-            high[layer] = torch.maximum(high.get(layer, rows[0]), rows.amax(dim=0))
+    layers = dict.fromkeys(neuron.layer for neuron in neurons)
+    first, _ = run_recording(model, samples.inputs[:1], layers)
     for neuron in neurons:
-        if not 0 <= neuron.index < len(low[neuron.layer]):
-            raise ValueError(
-                f"neurons: got {neuron}; allowed: {neuron.layer}[0] to "
-                f"{neuron.layer}[{len(low[neuron.layer]) - 1}]"
-            )
-    start = torch.stack([low[neuron.layer][neuron.index] for neuron in neurons])
-    end = torch.stack([high[neuron.layer][neuron.index] for neuron in neurons])
+        check_unit(neuron, first[neuron.layer].shape[1:])
+    low = {layer: output[0] for layer, output in first.items()}
+    high = dict(low)
+    for block in samples.inputs.split(_RANGE_ROWS):
+        for layer, output in run_recording(model, block, layers)[0].items():
+            low[layer] = torch.minimum(low[layer], output.amin(dim=0))
+            high[layer] = torch.maximum(high[layer], output.amax(dim=0))
+    start = torch.stack([low[neuron.layer][neuron.place].amin() for neuron in neurons])
+    end = torch.stack([high[neuron.layer][neuron.place].amax() for neuron in neurons])
     share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)
     return start[:, None] * (1 - share) + end[:, None] * share
 
@@ -254,20 +226,36 @@ def _check(
 
 
 def _summarise(
+    blocks: Iterator[IntervenedBlock],
     neurons: tuple[Neuron, ...],
     values: Float[Tensor, "neurons steps"],
-    sums: Float[Tensor, "neurons steps_1"],
-    products: Float[Tensor, "neurons steps_1 steps_1"],
     samples: int,
 ) -> CausalEffects:
+    count, steps = values.shape
+    sums = torch.zeros(count, steps + 1, dtype=torch.float64)
+    products = torch.zeros(count, steps + 1, steps + 1, dtype=torch.float64)
+    joint = torch.zeros(count, count, dtype=torch.float64)
+    for _, same_samples in groupby(blocks, key=lambda block: block.samples.start):
+        changes: dict[int, Tensor] = {}
+        for block in same_samples:
+            untouched = block.untouched.expand(len(block.rows), 1, -1)
+            outcome = torch.cat([block.scores, untouched], dim=1).to("cpu", torch.float64)
+            sums[block.rows] += outcome.sum(dim=-1)
+            products[block.rows] += outcome @ outcome.transpose(1, 2)
+            change = (outcome[:, :-1] - outcome[:, -1:]).mean(dim=1)
+            changes.update(zip(block.rows.tolist(), change, strict=True))
+        together = torch.stack([changes[row] for row in range(count)])
+        joint.addmm_(together, together.T)
     mean = sums / samples
+    drop = mean[:, :-1].mean(dim=1) - mean[:, -1]
+    unbiased = samples / max(1, samples - 1)
     outer = mean[:, :, None] * mean[:, None, :]
-    covariance = (products / samples - outer) * (samples / max(1, samples - 1))
     return CausalEffects(
         neurons=neurons,
         values=values.cpu(),
         expectation=mean[:, :-1],
         unmodified=float(mean[0, -1]),
-        covariance=covariance,
+        covariance=(products / samples - outer) * unbiased,
+        mean_covariance=(joint / samples - drop[:, None] * drop) * unbiased / samples,
         samples=samples,
     )

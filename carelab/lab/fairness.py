@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from carelab.causal import expectation_drop, guilty_neurons, neuron_effects
+from carelab.causal import (
+    expectation_drop,
+    expectation_mean,
+    guilty_neurons,
+    neuron_effects,
+)
 from carelab.lab.session import interval
 from carelab.lab.tasks import fairness_task
 from carelab.networks import hidden_neurons
@@ -137,7 +142,7 @@ def fairness_run(
     )
     started = time.perf_counter()
     effects = neuron_effects(case.model, trial.given, case.property, steps=steps, progress=progress)
-    guilty = guilty_neurons(effects, count=k, summary=expectation_drop)
+    guilty = guilty_neurons(expectation_drop(effects), count=k)
     localized = time.perf_counter()
 
     def search(neurons: Sequence[Neuron], method: str, weight: float, **knobs: Any) -> Repair:
@@ -163,7 +168,7 @@ def fairness_run(
         largest_drop=largest_drop,
     )
     searched = time.perf_counter()
-    published = guilty_neurons(effects)
+    published = guilty_neurons(expectation_mean(effects))
     neurons = hidden_neurons(case.model)
     drawn = [neurons[i] for i in torch.randperm(len(neurons), generator=generator)[:k].tolist()]
     repaired = {

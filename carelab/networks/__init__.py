@@ -5,6 +5,7 @@ from carelab.networks.files import load, load_into, save
 from carelab.networks.fingerprints import fingerprint
 from carelab.networks.inputs import check_evaluation_mode, check_inputs, input_features
 from carelab.networks.layers import (
+    feature_positions,
     hidden_layers,
     hidden_neurons,
     ordered_modules,
@@ -22,6 +23,7 @@ __all__ = [
     "check_evaluation_mode",
     "check_inputs",
     "cnn",
+    "feature_positions",
     "fingerprint",
     "fit",
     "hidden_layers",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
+import torch
 from torch import nn
 
 from carelab.records import Neuron
@@ -12,6 +14,7 @@ __all__ = [
     "ACTIVATIONS",
     "SILENT",
     "assemble",
+    "feature_positions",
     "hidden_layers",
     "hidden_neurons",
     "ordered_modules",
@@ -203,6 +206,47 @@ def hidden_neurons(model: nn.Module, *, layers: Sequence[str] | None = None) -> 
     """
     chosen = hidden_layers(model) if layers is None else layers
     return tuple(Neuron(layer, index) for layer in chosen for index in range(width(model, layer)))
+
+
+def feature_positions(
+    model: nn.Module, layer: str, input_shape: Sequence[int]
+) -> tuple[Neuron, ...]:
+    """Every number of a feature map as a unit of its own: channel by channel, row by row.
+
+    Args:
+        model: a sequential network in evaluation mode.
+        layer: name of a module that gives a feature map.
+        input_shape: shape of one input (channels, height, width).
+
+    Returns:
+        channels x height x width neurons with a position each.
+
+    Raises:
+        ValueError: an unknown layer, one whose output is no feature map, or a network that is
+            not sequential.
+
+    Example:
+        >>> import torch
+        >>> from carelab.networks import cnn, feature_positions
+        >>> model = cnn((1, 8, 8), (4,), (), 3, generator=torch.Generator().manual_seed(0))
+        >>> positions = feature_positions(model, "pool1", (1, 8, 8))
+        >>> len(positions), str(positions[-1])
+        (64, 'pool1[3, 3, 3]')
+    """
+    like = next(model.parameters())
+    with torch.no_grad():
+        output = split(model, layer)[0](like.new_zeros(1, *input_shape))
+    if output.ndim < 3:
+        raise ValueError(
+            f"layer: got {layer!r}, which gives {tuple(output.shape[1:])}; "
+            "allowed: a layer that gives channels with positions"
+        )
+    channels, *sides = output.shape[1:]
+    return tuple(
+        Neuron(layer, channel, position)
+        for channel in range(channels)
+        for position in product(*map(range, sides))
+    )
 
 
 def split(model: nn.Module, layer: str) -> tuple[nn.Sequential, nn.Sequential]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
-from carelab.causal import average_causal_effect, expectation_mean
-from carelab.records import CausalEffects, Interval, Neuron, Repair
+from carelab.causal import average_causal_effect
+from carelab.records import CausalEffects, Interval, Neuron, Repair, UnitEffects
 
 __all__ = ["causal_curves", "convergence", "effect_map", "note_data", "rates", "trade_off"]
 
@@ -75,21 +73,22 @@ def causal_curves(
 
 
 def effect_map(
-    effects: CausalEffects,
+    effects: UnitEffects,
     *,
     guilty: Sequence[Neuron] = (),
-    summary: Callable[[CausalEffects], Float[Tensor, " neurons"]] = expectation_mean,
     ax: Axes | None = None,
     label: str | None = None,
 ) -> Axes:
     """Heat map of one number a neuron, layers as rows; guilty neurons are crossed.
 
     Args:
-        effects: the effects.
+        effects: the number of each neuron; in a feature map, of each channel.
         guilty: the neurons to mark.
-        summary: the number shown, by default CARE's mean of E[y | do(neuron = v)].
         ax: where to draw; a new figure by default.
-        label: what the colour bar says.
+        label: what the colour bar says; by default what the numbers are.
+
+    Raises:
+        ValueError: a whole layer or a position among the units.
 
     Example:
         >>> import torch
@@ -97,14 +96,16 @@ def effect_map(
         >>> model = networks.mlp(3, (4,), 2, generator=torch.Generator().manual_seed(0))
         >>> fair = properties.IndividualFairness(columns=(1,), values=torch.tensor([[0.0], [1.0]]))
         >>> effects = causal.neuron_effects(model, records.Samples(inputs=torch.rand(9, 3)), fair)
-        >>> axes = show.plots.effect_map(effects)
+        >>> axes = show.plots.effect_map(causal.expectation_drop(effects))
     """
     ax = _axes(ax)
-    layers = list(dict.fromkeys(neuron.layer for neuron in effects.neurons))
-    widest = max(neuron.index for neuron in effects.neurons) + 1
-    grid = np.full((len(layers), widest), np.nan)
-    for neuron, number in zip(effects.neurons, summary(effects).tolist(), strict=True):
-        grid[layers.index(neuron.layer), neuron.index] = number
+    places = [unit.place for unit in effects.units]
+    if any(len(place) != 1 for place in places):
+        raise ValueError("effects: got a whole layer or a position; allowed: neurons, channels")
+    layers = list(dict.fromkeys(unit.layer for unit in effects.units))
+    grid = np.full((len(layers), 1 + max(index for (index,) in places)), np.nan)
+    for unit, number in zip(effects.units, effects.effect.tolist(), strict=True):
+        grid[layers.index(unit.layer), unit.place[0]] = number
     image = ax.imshow(grid, cmap="cividis", aspect="auto", interpolation="none")
     ax.grid(False)
     marks = [(neuron.index, layers.index(neuron.layer)) for neuron in guilty]
@@ -115,9 +116,9 @@ def effect_map(
         ax.legend(loc="lower right", fontsize="small")
     ax.set_yticks(range(len(layers)), layers)
     ax.set_xlabel("neuron")
-    ax.set_title(f"{len(effects.neurons)} neurons, n = {effects.samples} samples")
+    ax.set_title(f"{len(effects.units)} neurons, n = {effects.samples} samples")
     bar = ax.figure.colorbar(image, ax=ax)
-    bar.set_label(label or "mean violation score under do()")
+    bar.set_label(label or effects.measure)
     return ax
 
 

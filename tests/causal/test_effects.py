@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from carelab.causal import (
+    activations,
     average_causal_effect,
     contrast_error,
     curve_mean,
@@ -12,7 +13,7 @@ from carelab.causal import (
     neuron_effects,
     unmodified_outcome,
 )
-from carelab.networks import cnn, hidden_neurons, mlp, pre_activation
+from carelab.networks import cnn, feature_positions, hidden_neurons, mlp, pre_activation
 from carelab.properties import (
     IndividualFairness,
     Property,
@@ -20,13 +21,13 @@ from carelab.properties import (
     violation_rate,
     violation_scores,
 )
-from carelab.records import Feature, Neuron, Samples
+from carelab.records import CausalEffects, Feature, Neuron, Samples
 from tests.reference.effects import care_ranking, interventional_expectation
 from tests.tables import fairness, network, rows, seeded
 
 
 @pytest.mark.parametrize("stage", ["post-activation", "pre-activation"])
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU, nn.Sigmoid])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.GELU, nn.Sigmoid, nn.Tanh])
 def test_equals_the_slow_reference(stage: str, activation: type[nn.Module]) -> None:
     model = mlp(4, (5, 4, 3), 2, activation=activation, generator=seeded(1)).double()
     neurons = hidden_neurons(model)
@@ -48,17 +49,31 @@ def test_equals_the_slow_reference(stage: str, activation: type[nn.Module]) -> N
     assert fast == care_ranking([curve for _, curve in slow])
 
 
-def test_channels_of_a_feature_map_equal_do() -> None:
-    model = cnn((1, 6, 6), (3, 2), (4,), 3, generator=seeded(2)).double()
-    images = torch.rand(4, 1, 6, 6, dtype=torch.float64, generator=seeded())
-    prop = BrightPixel()
-    samples = Samples(inputs=images)
-    effects = neuron_effects(model, samples, prop, steps=3, batch_size=7)
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.GELU, nn.Sigmoid, nn.Tanh])
+def test_channels_and_positions_of_a_feature_map_equal_do(activation: type[nn.Module]) -> None:
+    model = cnn((1, 6, 6), (3, 2), (4,), 3, activation=activation, generator=seeded(2)).double()
+    samples, prop = images(4), BrightPixel()
+    neurons = (*hidden_neurons(model), *feature_positions(model, "pool2", (1, 6, 6)))
+    neurons = (*neurons, *feature_positions(model, "conv1", (1, 6, 6))[::31])
+    effects = neuron_effects(model, samples, prop, neurons=neurons, steps=3, batch_size=7)
+    seen = activations(model, prop.probes(samples.inputs)[0], ["conv1", "pool2"])
     for row, neuron in enumerate(effects.neurons):
+        if neuron.position:
+            own = seen[neuron.layer][(slice(None), *neuron.place)]
+            assert float(effects.values[row, 0]) == pytest.approx(float(own.min()), abs=1e-12)
+            assert float(effects.values[row, -1]) == pytest.approx(float(own.max()), abs=1e-12)
         for step in range(3):
-            with do(model, {neuron: float(effects.values[row, step])}), torch.no_grad():
-                expected = violation_scores(model, samples, prop).mean()
-            torch.testing.assert_close(effects.expectation[row, step], expected)
+            outcomes = []
+            for sample in range(4):
+                with do(model, {neuron: float(effects.values[row, step])}), torch.no_grad():
+                    one = samples.take(slice(sample, sample + 1))
+                    outcomes.append(violation_scores(model, one, prop))
+            expected = torch.cat(outcomes).mean()
+            torch.testing.assert_close(effects.expectation[row, step], expected, rtol=0, atol=1e-10)
+
+
+def images(count: int) -> Samples:
+    return Samples(inputs=torch.rand(count, 1, 6, 6, dtype=torch.float64, generator=seeded()))
 
 
 def test_a_nested_network_equals_its_flat_twin() -> None:
@@ -107,6 +122,7 @@ def test_splitting_the_batch_changes_nothing(batch_size: int, seed: int) -> None
     parts = neuron_effects(model, samples, fairness(), steps=4, batch_size=batch_size)
     torch.testing.assert_close(parts.expectation, whole.expectation, rtol=0, atol=1e-12)
     torch.testing.assert_close(parts.covariance, whole.covariance, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts.mean_covariance, whole.mean_covariance, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=10, deadline=None)
@@ -124,15 +140,69 @@ def test_permuting_neurons_permutes_effects(seed: int) -> None:
     torch.testing.assert_close(two, one[order], rtol=0, atol=1e-12)
 
 
-def test_a_neuron_that_feeds_nothing_has_no_effect() -> None:
-    model, samples = network(), rows(20)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_permuting_channels_permutes_effects(seed: int) -> None:
+    models = [cnn((1, 6, 6), (3, 2), (4,), 3, generator=seeded(seed)).double() for _ in range(2)]
+    order = torch.randperm(3, generator=seeded(seed))
+    with torch.no_grad():
+        models[1].conv1.weight.copy_(models[0].conv1.weight[order])
+        models[1].conv1.bias.copy_(models[0].conv1.bias[order])
+        models[1].conv2.weight.copy_(models[0].conv2.weight[:, order])
+    one, two = (neuron_effects(model, images(3), BrightPixel(), steps=3) for model in models)
+    torch.testing.assert_close(two.expectation[:3], one.expectation[order], rtol=0, atol=1e-12)
+    torch.testing.assert_close(two.expectation[3:], one.expectation[3:], rtol=0, atol=1e-12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_a_neuron_that_feeds_nothing_has_no_effect(seed: int, dtype: torch.dtype) -> None:
+    model, samples = network(seed=seed).to(dtype), rows(20, seed=seed)
     with torch.no_grad():
         model.linear2.weight[:, 2] = 0
-    effects = neuron_effects(model, samples, fairness())
-    dead = effects.neurons.index(Neuron("relu1", 2))
+    inputs = Samples(inputs=samples.inputs.to(dtype))
+    effects = neuron_effects(model, inputs, fairness())
+    check_no_effect(effects, Neuron("relu1", 2))
+
+
+@pytest.mark.parametrize("place", [(), (0, 1)])
+def test_a_channel_or_position_that_feeds_nothing_has_no_effect(place: tuple[int, ...]) -> None:
+    model = cnn((1, 6, 6), (3, 2), (4,), 3, generator=seeded(2))
+    neuron = Neuron("pool1", 1, place)
+    with torch.no_grad():
+        model.conv2.weight[:, 1] = 0
+    samples = Samples(inputs=images(9).inputs.float())
+    check_no_effect(neuron_effects(model, samples, BrightPixel(), neurons=[neuron]), neuron)
+
+
+def check_no_effect(effects: CausalEffects, neuron: Neuron) -> None:
+    """The neuron's curve is the untouched outcome, and the interval of its effect holds 0."""
+    row = effects.neurons.index(neuron)
+    assert (effects.expectation[row] == effects.unmodified).all()
     difference, error = average_causal_effect(effects, baseline=unmodified_outcome)
-    assert float(difference[dead].abs().max()) < 1e-12
-    assert float(error[dead].max()) < 1e-6
+    assert (difference[row] == 0).all()
+    assert (error[row] < 1e-7).all()
+    assert effects.mean_covariance[row].abs().max() == 0
+
+
+def test_covariance_of_the_mean_changes_is_that_of_the_samples() -> None:
+    model, samples, fair = network(), rows(30), fairness()
+    effects = neuron_effects(model, samples, fair, steps=3, batch_size=100)
+    changes = []
+    with torch.no_grad():
+        untouched = violation_scores(model, samples, fair)
+    for row, neuron in enumerate(effects.neurons):
+        outcomes = []
+        for value in effects.values[row].tolist():
+            with do(model, {neuron: value}), torch.no_grad():
+                outcomes.append(violation_scores(model, samples, fair))
+        changes.append(torch.stack(outcomes).mean(dim=0) - untouched)
+    expected = torch.cov(torch.stack(changes)) / 30
+    torch.testing.assert_close(effects.mean_covariance, expected, rtol=0, atol=1e-14)
+    weights = torch.tensor([[1 / 3, 1 / 3, 1 / 3, -1.0]], dtype=torch.float64)
+    torch.testing.assert_close(
+        effects.mean_covariance.diagonal().sqrt(), contrast_error(effects, weights)[:, 0]
+    )
 
 
 def test_effects_average_to_zero_around_the_curves_mean() -> None:

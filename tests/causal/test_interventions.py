@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from carelab.causal import activations, do
+from carelab.causal.interventions import check_unit
 from carelab.networks import cnn
-from carelab.records import Neuron
+from carelab.records import Neuron, Unit, WholeLayer
 from tests.tables import network, rows, seeded
 
 
@@ -46,6 +47,73 @@ def test_a_whole_channel_is_held() -> None:
         assert (activations(model, inputs, ["relu1"])["relu1"][:, 1] == 0.25).all()
 
 
+def test_positions_whole_layers_and_values_of_each_sample() -> None:
+    model = cnn((1, 8, 8), (3,), (4,), 2, generator=seeded())
+    inputs = torch.rand(2, 1, 8, 8, generator=seeded())
+    before = activations(model, inputs, ["relu1"])["relu1"]
+    each = torch.tensor([5.0, 6.0])
+    values: dict[Unit, float | torch.Tensor] = {
+        Neuron("relu1", 1, (2, 3)): 7.0,
+        Neuron("relu1", 0, (0, 1)): each,
+        Neuron("relu1", 2): before[:, 0].flip(0),
+    }
+    with do(model, values):
+        held = activations(model, inputs, ["relu1"])["relu1"]
+    expected = before.clone()
+    expected[:, 1, 2, 3] = 7
+    expected[:, 0, 0, 1] = each
+    expected[:, 2] = before[:, 0].flip(0)
+    assert torch.equal(held, expected)
+    with do(model, {WholeLayer("relu1"): before.flip(0)}):
+        swapped = model(inputs)
+    torch.testing.assert_close(swapped, model(inputs.flip(0)))
+
+
+def test_a_value_keeps_the_precision_of_the_network() -> None:
+    with do(network(), {Neuron("relu1", 0): 0.1}) as model:
+        assert float(activations(model, rows(1).inputs, ["relu1"])["relu1"][0, 0]) == 0.1
+
+
+def test_of_units_that_overlap_the_later_one_wins() -> None:
+    model, inputs = network(), rows(3).inputs
+    neuron, layer = Neuron("relu1", 2), WholeLayer("relu1")
+    with do(model, {layer: 1.0, neuron: 4.0}):
+        assert activations(model, inputs, ["relu1"])["relu1"][0].tolist() == [1, 1, 4, 1, 1, 1]
+    with do(model, {neuron: 4.0, layer: 1.0}):
+        assert (activations(model, inputs, ["relu1"])["relu1"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "shape", "message"),
+    [
+        (Neuron("a", 4), (4,), r"got a\[4\]; allowed: a\[0\] to a\[3\]$"),
+        (Neuron("a", -1), (4,), r"got a\[-1\]"),
+        (Neuron("a", 0, (1,)), (4,), r"got a\[0, 1\]; allowed: a\[0\] to a\[3\]$"),
+        (Neuron("a", 0, (1,)), (4, 2, 3), r"or a\[0, 0, 0\] to a\[3, 1, 2\]$"),
+        (Neuron("a", 0, (2, 0)), (4, 2, 3), r"got a\[0, 2, 0\]; allowed: a\[0\] to a\[3\], or"),
+        (Neuron("a", 4, (0, 0)), (4, 2, 3), r"got a\[4, 0, 0\]"),
+        (Neuron("a", 0), (), "allowed: the whole of a"),
+    ],
+)
+def test_a_place_that_is_not_there(unit: Neuron, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_unit(unit, shape)
+    check_unit(WholeLayer("a"), shape)
+
+
+def run_with_value(value: torch.Tensor) -> None:
+    model = cnn((1, 8, 8), (3,), (4,), 2, generator=seeded())
+    with do(model, {Neuron("relu1", 1): value}):
+        model(torch.rand(2, 1, 8, 8))
+
+
+def test_a_value_of_another_shape() -> None:
+    with pytest.raises(
+        ValueError, match=r"values: got shape \(5,\) for relu1\[1\]; .* to \(2, 8, 8\)"
+    ):
+        run_with_value(torch.zeros(5))
+
+
 def test_recording_survives_an_activation_that_works_in_place() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(inplace=True)).eval()
     inputs = torch.randn(20, 2, generator=seeded())
@@ -65,7 +133,7 @@ def test_hooks_come_off_also_after_an_error() -> None:
     model = network()
     with pytest.raises(RuntimeError, match="on purpose"):
         run_held(model, Neuron("relu1", 0), Neuron("relu2", 0))
-    with pytest.raises(ValueError, match=r"got neurons \[99\] of relu1; allowed: 0 to 5"):
+    with pytest.raises(ValueError, match=r"got relu1\[99\]; allowed: relu1\[0\] to relu1\[5\]"):
         run_held(model, Neuron("relu1", 99))
     with pytest.raises(ValueError, match="layer: got 'relu9'"):
         run_held(model, Neuron("relu1", 0), Neuron("relu9", 0))

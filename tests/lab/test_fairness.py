@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from carelab import lab
-from carelab.causal import care_count, guilty_neurons
+from carelab.causal import care_count, expectation_mean, guilty_neurons
 from carelab.lab.fairness import (
     FairnessRun,
     _without_effect,
@@ -176,7 +176,7 @@ def test_the_run_tells_how_many_published_neurons_do_nothing(
     runs: tuple[FairnessRun, FairnessRun],
 ) -> None:
     for done in runs:
-        chosen = guilty_neurons(done.effects)
+        chosen = guilty_neurons(expectation_mean(done.effects))
         assert len(chosen) == care_count(124) == 13
         curves = [
             done.effects.expectation[done.effects.neurons.index(neuron)].tolist()
@@ -197,6 +197,7 @@ def test_a_neuron_without_effect_by_hand(runs: tuple[FairnessRun, FairnessRun]) 
         expectation=torch.tensor([[0.5, 0.5], [0.5, 0.6], [0.5 + 1e-8, 0.5]]).double(),
         unmodified=0.5,
         covariance=torch.zeros(3, 3, 3),
+        mean_covariance=torch.zeros(3, 3),
     )
     assert _without_effect(effects, neurons) == 2
     assert _without_effect(effects, neurons[1:]) == 1

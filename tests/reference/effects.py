@@ -21,6 +21,20 @@ def run_held(model: nn.Sequential, row: Tensor, layer: str, index: int, value: f
     return hidden[0]
 
 
+@torch.no_grad()
+def run_replaced(
+    model: nn.Sequential, row: Tensor, layer: str, place: tuple[int, ...], value: Tensor
+) -> Tensor:
+    """Logits of one row with a part of one named module's output overwritten."""
+    hidden = row.unsqueeze(0)
+    for name, module in model.named_children():
+        hidden = module(hidden)
+        if name == layer:
+            hidden = hidden.clone()
+            hidden[(0, *place)] = value
+    return hidden[0]
+
+
 def fairness_outcome(outputs: list[Tensor]) -> float:
     """Largest change of a class probability between the first output and any other."""
     chances = [torch.softmax(output, dim=0) for output in outputs]

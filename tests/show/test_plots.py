@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import matplotlib
 import pytest
@@ -12,7 +13,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 
 from carelab.causal import average_causal_effect, expectation_drop, neuron_effects
-from carelab.records import CausalEffects, Interval, Neuron, Performance, Repair
+from carelab.records import CausalEffects, Interval, Neuron, Performance, Repair, WholeLayer
 from carelab.show import plots
 from tests.tables import fairness, network, rows
 
@@ -73,7 +74,7 @@ def every_plot(effects: CausalEffects) -> dict[str, Callable[..., Axes]]:
     """Each plot with something to draw, waiting for `ax` and `label`."""
     return {
         "causal_curves": lambda **knobs: plots.causal_curves(effects, effects.neurons[:2], **knobs),
-        "effect_map": lambda **knobs: plots.effect_map(effects, **knobs),
+        "effect_map": lambda **knobs: plots.effect_map(expectation_drop(effects), **knobs),
         "convergence": lambda **knobs: plots.convergence([repair(0, [1.0, 0.5])], **knobs),
         "rates": lambda **knobs: plots.rates(measures(), NAMES, **knobs),
         "trade_off": lambda **knobs: plots.trade_off(measures(), **knobs),
@@ -173,14 +174,14 @@ def test_effect_map_has_a_cell_for_each_neuron_and_a_cross_on_the_guilty(
     effects: CausalEffects, ax: Axes
 ) -> None:
     guilty = [Neuron(effects.neurons[-1].layer, 2), effects.neurons[4]]
-    plots.effect_map(effects, guilty=guilty, summary=expectation_drop, ax=ax, label="drop")
+    plots.effect_map(expectation_drop(effects), guilty=guilty, ax=ax, label="drop")
     (image,) = ax.images
     grid = image.get_array()
     assert grid is not None
     assert grid.shape == (3, 6)
     assert grid.count() == 14
     shown = [grid[row, index] for row, width in enumerate((6, 5, 3)) for index in range(width)]
-    assert shown == pytest.approx(expectation_drop(effects).tolist())
+    assert shown == pytest.approx(expectation_drop(effects).effect.tolist())
     assert image.get_cmap().name == "cividis"
     crosses = next(line for line in ax.lines if line.get_label() == "guilty")
     places = list(zip(crosses.get_xdata(), crosses.get_ydata(), strict=True))
@@ -191,9 +192,17 @@ def test_effect_map_has_a_cell_for_each_neuron_and_a_cross_on_the_guilty(
 
 
 def test_effect_map_without_guilty_neurons_has_no_cross(effects: CausalEffects, ax: Axes) -> None:
-    plots.effect_map(effects, ax=ax)
+    plots.effect_map(expectation_drop(effects), ax=ax)
     assert not ax.lines
     assert ax.get_legend() is None
+
+
+def test_effect_map_has_no_place_for_layers_and_positions(effects: CausalEffects, ax: Axes) -> None:
+    drop = expectation_drop(effects)
+    for unit in (WholeLayer("relu1"), Neuron("relu1", 0, (1, 2))):
+        mixed = replace(drop, units=(*drop.units[:-1], unit))
+        with pytest.raises(ValueError, match="effects: got a whole layer or a position; allowed"):
+            plots.effect_map(mixed, ax=ax)
 
 
 def test_convergence_is_one_line_a_repair(ax: Axes) -> None:

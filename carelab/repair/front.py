@@ -147,9 +147,8 @@ def search_repair(
         >>> g = torch.Generator().manual_seed(0)
         >>> table = cl.data.embedded_census(rows=400, generator=g)
         >>> m, fair = cl.networks.mlp(9, (8,), 2, generator=g), cl.properties.individual_fairness
-        >>> goal = cl.repair.Objective(prop=fair(table, "sex"), labelled=table.train,
-        ...                            guarded=[table.train])
-        >>> space = cl.repair.weight_space(m, cl.networks.hidden_neurons(m)[:2])
+        >>> t, space = table.train, cl.repair.weight_space(m, cl.networks.hidden_neurons(m)[:2])
+        >>> goal = cl.repair.Objective(prop=fair(table, "sex"), labelled=t, guarded=[t])
         >>> fixed = cl.repair.search_repair(
         ...     m, space, goal, cl.repair.cma_search, method="cma", generator=g)
     """

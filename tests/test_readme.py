@@ -53,3 +53,25 @@ def test_the_mean_improvement_is_what_the_runs_gave() -> None:
         f"(the paper's headline: 61.91 %), for {100 * drop:.1f} points of accuracy."
     )
     assert claim in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+LOCALIZATION = ROOT / "figures" / "50_localization.json"
+
+
+def localizer_row(name: str, strengths: dict) -> str:
+    """One line of the localiser table: average precision with its interval at each strength."""
+    cells = [
+        f"{one['mean']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+        for one in (
+            strengths[strength]["average_precision"] for strength in ("weak", "medium", "strong")
+        )
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def test_the_table_of_localizers_is_what_the_runs_gave() -> None:
+    results = json.loads(LOCALIZATION.read_text(encoding="utf-8"))["results"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(results["localizers"]) >= 10
+    for name, strengths in results["localizers"].items():
+        assert localizer_row(name, strengths) in text

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import fields
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from carelab.lab.folders import check_writable, staged
 from carelab.lab.frontier import FrontierRun, frontier_run
 from carelab.lab.frontier_bench import FrontierPoint
 from carelab.lab.session import interval, start
-from carelab.records import Interval
+from carelab.records import Interval, Neuron
 
 __all__ = ["chosen_point", "frontier_runs", "summarise_frontier"]
 
@@ -28,16 +34,22 @@ def frontier_runs(
     seeds: Sequence[int],
     *,
     workers: int = 2,
+    keep: str | Path | None = None,
     progress: bool = False,
     **knobs: object,
 ) -> tuple[FrontierRun, ...]:
     """One frontier run for each task and seed, in processes of one thread each.
+
+    A run that fails does not stop the others; its error is raised when they are done. What is
+    kept in a folder is not computed again, so that a second call does only what was missing.
 
     Args:
         tasks: names as for `fairness_task`; with "-trained" at the end, on a network trained
             here on the raw table instead of the published one.
         seeds: the seeds.
         workers: processes; 1 runs everything in this one. Results do not depend on it.
+        keep: folder in which finished runs are kept, or None. It does not know of changes in
+            the package: empty it after any.
         progress: show a bar.
         knobs: passed on to `frontier_run`.
 
@@ -59,31 +71,71 @@ def frontier_runs(
             f"tasks, seeds, workers: got {list(tasks)}, {list(seeds)}, {workers}; "
             "allowed: at least one of each, none twice"
         )
-    bar = tqdm(total=len(wanted), desc="frontier", disable=not progress)
-    if workers == 1:
-        done = {}
-        for task, seed in wanted:
-            done[task, seed] = _one(task, seed, knobs)
+    folder = None if keep is None else check_writable(keep)
+    done = {one: found for one in wanted if (found := _kept(folder, *one, knobs)) is not None}
+    left = [one for one in wanted if one not in done]
+    failed: list[Exception] = []
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm(total=len(wanted), initial=len(done), desc="frontier", disable=not progress)
+        )
+        jobs: Iterable[tuple[tuple[str, int], Callable[[], FrontierRun]]]
+        if workers == 1:
+            jobs = ((one, partial(_one, *one, folder, knobs)) for one in left)
+        else:
+            pool = stack.enter_context(
+                ProcessPoolExecutor(workers, context, initializer=start, initargs=(0,))
+            )
+            submitted = {pool.submit(_one, *one, folder, knobs): one for one in left}
+            jobs = ((submitted[job], job.result) for job in as_completed(submitted))
+        for one, result in jobs:
+            try:
+                done[one] = result()
+            except Exception as error:
+                failed.append(error)
             bar.update()
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=start, initargs=(0,)) as pool:
-            jobs = {pool.submit(_one, task, seed, knobs): (task, seed) for task, seed in wanted}
-            done = {}
-            for job in as_completed(jobs):
-                done[jobs[job]] = job.result()
-                bar.update()
-    bar.close()
+    if failed:
+        raise failed[0]
     return tuple(done[one] for one in wanted)
 
 
-def _one(task: str, seed: int, knobs: Mapping[str, object]) -> FrontierRun:
+def _one(task: str, seed: int, folder: Path | None, knobs: Mapping[str, object]) -> FrontierRun:
     trained = task.endswith(_TRAINED)
-    return frontier_run(
+    run = frontier_run(
         task.removesuffix(_TRAINED),
         "trained" if trained else "default",
         seed=seed,
         **knobs,  # type: ignore[arg-type]
+    )
+    if folder is not None:
+        with staged(_file(folder, task, seed, knobs)) as partly:
+            partly.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return run
+
+
+def _file(folder: Path, task: str, seed: int, knobs: Mapping[str, object]) -> Path:
+    key = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]
+    return folder / f"{task}-{seed}-{key}.json"
+
+
+def _kept(
+    folder: Path | None, task: str, seed: int, knobs: Mapping[str, object]
+) -> FrontierRun | None:
+    """The run as it was written, or None where there is none."""
+    if folder is None or not (path := _file(folder, task, seed, knobs)).is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return FrontierRun(
+        **{
+            **found,
+            "before": FrontierPoint(**found["before"]),
+            "points": tuple(FrontierPoint(**point) for point in found["points"]),
+            "guilty": tuple(
+                Neuron(one["layer"], one["index"], tuple(one["position"]))
+                for one in found["guilty"]
+            ),
+        }
     )
 
 

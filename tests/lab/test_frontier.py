@@ -2,6 +2,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from carelab.lab import frontier_summary
 from carelab.lab.frontier import FrontierRun, frontier_run
 from carelab.lab.frontier_bench import FrontierPoint
 from carelab.lab.frontier_summary import chosen_point, frontier_runs, summarise_frontier
@@ -79,6 +80,27 @@ def test_a_process_of_its_own_gives_what_this_one_gives(run) -> None:
     (other,) = frontier_runs(["embedded-credit"], [0], workers=2, **SMALL)
     assert other.points == run.points
     assert other.guilty == run.guilty
+
+
+def test_a_kept_run_is_read_and_not_computed_again(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(frontier_summary, "frontier_run", lambda *args, **knobs: run)
+    frontier_runs(["embedded-credit"], [0], workers=1, keep=tmp_path, **SMALL)
+    monkeypatch.setattr(frontier_summary, "frontier_run", None)
+    (again,) = frontier_runs(["embedded-credit"], [0], workers=1, keep=tmp_path, **SMALL)
+    assert again.points == run.points
+    assert again.guilty == run.guilty
+
+
+def test_a_failure_does_not_lose_the_other_runs(run, tmp_path, monkeypatch) -> None:
+    def sometimes(task, network, *, seed, **knobs) -> FrontierRun:
+        if seed == 0:
+            raise ValueError("seed 0 fails")
+        return run
+
+    monkeypatch.setattr(frontier_summary, "frontier_run", sometimes)
+    with pytest.raises(ValueError, match="seed 0 fails"):
+        frontier_runs(["embedded-credit"], [0, 1], workers=1, keep=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_choice_is_fair_enough_first_and_accurate_second() -> None:

@@ -40,6 +40,15 @@ def test_the_targets_do_not_read_the_feature() -> None:
     torch.testing.assert_close(targets(other).sum(dim=1), torch.ones(500).double())
 
 
+def test_a_value_that_one_row_alone_shows_is_no_obstacle() -> None:
+    model, inputs = network(seed=3), rows(300).inputs
+    inputs[:, 1] = 0
+    inputs[:100, 1] = 1
+    inputs[0, 1] = 2
+    targets = blind_targets(model, Samples(inputs=inputs), fairness(), generator=seeded())
+    assert bool(torch.isfinite(targets(inputs)).all())
+
+
 def test_misuse() -> None:
     with pytest.raises(ValueError, match="train: got no row"):
         blind_targets(network(), rows(3).take(slice(0, 0)), fairness(), generator=seeded())

@@ -171,11 +171,12 @@ def _selective_patching(
     """Shapley patching from passing samples, for each bit of what the unit does on these.
 
     Compared with inputs drawn as they come, every part of a fault differs; what differs for
-    another reason also differs among passing samples, and is divided away.
+    another reason also differs among passing samples, and is divided away. The cause itself is
+    held equal there where the property can set it.
     """
     seen = against_passing(evidence, prop, generator=generator)
     effects = shapley_effects(model, seen, by_margin(prop), units=units, generator=generator)
-    importance = task_importance(model, evidence.passing, units=units, generator=generator)
+    importance = task_importance(model, evidence.passing, prop, units=units, generator=generator)
     return selective_effects(effects, importance)
 
 
@@ -190,7 +191,7 @@ def _selective_gradients(
     """The same with captum's integrated gradients for Shapley values."""
     seen = against_passing(evidence, prop, generator=generator)
     effects = integrated_gradient_effects(model, seen, by_margin(prop), units=units)
-    importance = task_importance(model, evidence.passing, units=units, generator=generator)
+    importance = task_importance(model, evidence.passing, prop, units=units, generator=generator)
     return selective_effects(effects, importance)
 
 

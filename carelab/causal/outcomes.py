@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from carelab.causal.interventions import check_unit
 from carelab.causal.recording import run_recording
 from carelab.causal.suffixes import suffix_runner, unread_units
-from carelab.networks import check_evaluation_mode, check_inputs
+from carelab.networks import check_evaluation_mode, check_inputs, ordered_modules
 from carelab.properties import Property
 from carelab.records import Samples, Unit
 
@@ -83,7 +83,7 @@ def intervened_scores(
     Raises:
         ValueError: no sample or unit, a unit that comes twice or that the network does not have,
             a replacement of another shape, inputs of the wrong width, a network in training
-            mode, or one that is not sequential.
+            mode, one that normalises by the batch itself, or one that is not sequential.
 
     Example:
         >>> import torch
@@ -105,6 +105,7 @@ def intervened_scores(
             f"steps, batch_size: got {steps}, {batch_size}; allowed: at least 1 step, 1 row"
         )
     check_inputs(model, samples.inputs)
+    _check_rows_are_apart(model)
     layers = dict.fromkeys(unit.layer for unit in units)
     recorded, _ = run_recording(model, samples.inputs[:1], layers)
     shapes = {layer: output.shape[1:] for layer, output in recorded.items()}
@@ -199,6 +200,16 @@ def _unchanged(units: Sequence[Unit], before: Tensor, values: Tensor) -> Tensor:
             same = value[:, None, None] == own
         rows.append(same.all(dim=1))
     return torch.stack(rows)
+
+
+def _check_rows_are_apart(model: nn.Module) -> None:
+    for name, module in ordered_modules(model):
+        normalises = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        if normalises and module.running_mean is None:
+            raise ValueError(
+                f"model: {name} normalises by the batch itself, so that no sample has an outcome "
+                "of its own; allowed: batch normalisation with running statistics"
+            )
 
 
 def _check_replacement(values: Tensor, units: Sequence[Unit], before: Tensor, steps: int) -> None:

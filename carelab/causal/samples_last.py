@@ -30,7 +30,7 @@ __all__ = [
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # Numbers of the widest layer that one pass works on.
-_NUMBERS_A_PASS = {"cpu": 2**17}
+_NUMBERS_A_PASS = {"cpu": 2**16}
 _NUMBERS_A_PASS_ELSEWHERE = 2**25
 # Fewer rows are not worth the calls of a pass, however wide the layer.
 _FEWEST_ROWS = 64
@@ -192,7 +192,7 @@ def rows_a_pass(widest: int, device: torch.device) -> int:
         >>> import torch
         >>> from carelab.causal.samples_last import rows_a_pass
         >>> rows_a_pass(512, torch.device("cpu"))
-        256
+        128
     """
     numbers = _NUMBERS_A_PASS.get(device.type, _NUMBERS_A_PASS_ELSEWHERE)
     # Whole multiples keep each stretch of numbers aligned in memory.

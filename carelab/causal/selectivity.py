@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from carelab.causal.ablation import resampled_activation, score_falls
+from carelab.causal.ablation import score_falls
 from carelab.causal.uncertainty import mean_contrasts
 from carelab.networks import hidden_neurons, logits
 from carelab.properties import Property
@@ -27,6 +28,7 @@ __all__ = [
 def task_importance(
     model: nn.Module,
     samples: Samples,
+    prop: Property,
     *,
     units: Sequence[Unit] | None = None,
     draws: int = 2,
@@ -37,16 +39,20 @@ def task_importance(
     """Mean of max |change of a logit| when a unit takes its value at another sample.
 
     Logits are taken without their mean over the classes, which decides nothing. On inputs that
-    behave, this is what the unit does for the network's ordinary work.
+    behave, this is what the unit does for the network's ordinary work. Where the property
+    compares probes, each is a setting of the cause (a sensitive value), and values are taken from
+    the other sample at the same setting: what the cause itself does is not counted as work.
 
     Args:
         model: a sequential network in evaluation mode.
         samples: inputs that behave, more than `draws`.
+        prop: the property, for its probes.
         units: the units; by default all hidden neurons, post-activation.
         draws: other samples that each sample takes values from.
-        batch_size: rows a pass through the rest of the network; bounds the memory.
+        batch_size: rows a pass through the rest of the network; bounds the memory, and samples of
+            one pass take values from each other.
         progress: show a bar.
-        generator: draws the other samples.
+        generator: puts the samples into the order in which they take values.
 
     Raises:
         ValueError: too few samples for the draws, an unknown unit, inputs of the wrong width, a
@@ -56,21 +62,26 @@ def task_importance(
 
     Example:
         >>> import torch
-        >>> from carelab import networks, records
+        >>> from carelab import networks, properties, records
         >>> from carelab.causal.selectivity import task_importance
-        >>> g = torch.Generator().manual_seed(0)
-        >>> rows = records.Samples(inputs=torch.eye(3))
+        >>> g, rows = torch.Generator().manual_seed(0), records.Samples(inputs=torch.eye(3))
         >>> model = networks.mlp(3, (4,), 2, generator=g)
-        >>> bool((task_importance(model, rows, generator=g).effect >= 0).all())
+        >>> other = properties.TargetClass(target=1)
+        >>> bool((task_importance(model, rows, other, generator=g).effect >= 0).all())
         True
     """
+    if not 1 <= draws < len(samples):
+        raise ValueError(
+            f"draws: got {draws} of {len(samples)} samples; allowed: 1 to {len(samples) - 1}"
+        )
     chosen = tuple(hidden_neurons(model) if units is None else units)
+    order = torch.randperm(len(samples), generator=generator)
     falls = score_falls(
         model,
-        samples,
-        _LogitChange(model=model),
+        samples.take(order),
+        _LogitChange(model=model, prop=prop),
         chosen,
-        resampled_activation(model, samples, draws=draws, generator=generator),
+        [partial(_taken, shift) for shift in range(1, draws + 1)],
         batch_size=batch_size,
         progress=progress,
     )
@@ -240,26 +251,40 @@ class _LogitChange:
     """Outputs must stay as they are; the score is the largest change of a centred logit."""
 
     model: nn.Module
+    prop: Property
     name: str = "unchanged outputs"
 
-    def probes(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "1 batch ..."]:
-        return inputs.unsqueeze(0)
+    def probes(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "probes batch ..."]:
+        probes = self.prop.probes(inputs)
+        # The first of several is the input with its own setting of the cause.
+        return probes[1:] if len(probes) > 1 else probes
 
     def score(
-        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+        self, outputs: Float[Tensor, "*runs probes batch classes"], samples: Samples
     ) -> Float[Tensor, "*runs batch"]:
-        change = outputs[..., 0, :, :] - logits(self.model, samples.inputs)
-        return (change - change.mean(dim=-1, keepdim=True)).abs().amax(dim=-1)
+        probes = self.probes(samples.inputs)
+        untouched = logits(self.model, probes.flatten(0, 1)).unflatten(0, probes.shape[:2])
+        change = outputs - untouched
+        return (change - change.mean(dim=-1, keepdim=True)).abs().amax(dim=-1).mean(dim=-2)
 
     def margin(
-        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+        self, outputs: Float[Tensor, "*runs probes batch classes"], samples: Samples
     ) -> Float[Tensor, "*runs batch"]:
         return -self.score(outputs, samples)
 
     def rate(
-        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+        self, outputs: Float[Tensor, "*runs probes batch classes"], samples: Samples
     ) -> Float[Tensor, "*runs"]:
         return (self.score(outputs, samples) > 0).to(outputs.dtype).mean(dim=-1)
+
+
+def _taken(shift: int, units: tuple[Unit, ...], before: Tensor, samples: slice) -> Tensor:
+    """Values that units have at the sample so many places further on, at the same probe."""
+    moved = before.roll(-shift, dims=1)
+    places: list[tuple[slice | int, ...]] = [
+        (slice(None), slice(None), *unit.place) for unit in units
+    ]
+    return torch.stack([moved[place] for place in places])[:, None]
 
 
 def _scaled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import no_type_check
 
 from torch import Tensor, nn
@@ -108,8 +109,18 @@ def _split_at_linear_map(model: nn.Module, layer: str) -> Suffix:
         length += 1
     head = rest[:length]
     after = tuple(module for module in rest[length:] if not isinstance(module, SILENT))
+    after = _pooled_first(after)
     linear = _updatable(after[0]) if after else None
     return Suffix(head=head, linear=linear, tail=after[1:] if linear is not None else after)
+
+
+def _pooled_first(modules: tuple[nn.Module, ...]) -> tuple[nn.Module, ...]:
+    """A max pooling before the ReLU that it follows: no bit changes, and there is less to do."""
+    order = list(modules)
+    for at, (one, after) in enumerate(pairwise(modules)):
+        if type(one) is nn.ReLU and type(after) is nn.MaxPool2d:
+            order[at : at + 2] = [after, one]
+    return tuple(order)
 
 
 def _updatable(module: nn.Module) -> nn.Linear | nn.Conv2d | None:
@@ -122,7 +133,9 @@ def _updatable(module: nn.Module) -> nn.Linear | nn.Conv2d | None:
 
 
 def _is_unread(unit: Unit, unread: Tensor | None, suffix: Suffix, shape: Sequence[int]) -> bool:
-    if unread is None or isinstance(unit, WholeLayer) or not suffix.updates(len(shape)):
+    if unread is None or not unread.any():
+        return False
+    if isinstance(unit, WholeLayer) or not suffix.updates(len(shape)):
         return False
     by_channel = unread.reshape(shape[0], -1)[unit.index]
     if unit.position and suffix.by_number and by_channel.numel() == math.prod(shape[1:]):

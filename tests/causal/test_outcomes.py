@@ -226,6 +226,10 @@ def test_misuse() -> None:
         intervened_scores(network().train(), samples, fair, units, constant(0.0))
     with pytest.raises(ValueError, match="this network takes 4"):
         intervened_scores(model, rows(5, features=7), fair, units, constant(0.0))
+    by_batch = nn.BatchNorm1d(3, track_running_stats=False)
+    normalised = nn.Sequential(nn.Linear(4, 3), by_batch, nn.ReLU(), nn.Linear(3, 2)).double()
+    with pytest.raises(ValueError, match="model: 1 normalises by the batch itself"):
+        intervened_scores(normalised.eval(), samples, fair, [Neuron("2", 0)], constant(0.0))
     blocks = intervened_scores(model, samples, fair, units, constant(0.0, 3), steps=2)
     with pytest.raises(
         ValueError,

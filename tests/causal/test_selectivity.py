@@ -37,7 +37,7 @@ def test_importance_by_hand() -> None:
     # the second, so that logits (0.5, y) less their mean move by 1/2 and 0: mean 1/4. Of g0 = 0
     # and 2 the logit g0 - g1 moves by 2 in both rows: mean 1; of g1 = 0 and 1 by 1: mean 1/2.
     samples = Samples(inputs=torch.tensor([[0.0, 3.0], [1.0, 3.0]], dtype=torch.float64))
-    found = task_importance(backup_network(), samples, draws=1, generator=seeded())
+    found = task_importance(backup_network(), samples, LowLogit(), draws=1, generator=seeded())
     expected = torch.tensor([0.25, 0.25, 0, 1, 0.5], dtype=torch.float64)
     torch.testing.assert_close(found.effect, expected)
     torch.testing.assert_close(
@@ -51,11 +51,23 @@ def test_importance_is_never_negative_and_nothing_for_what_feeds_nothing(seed: i
     model = network(seed=seed)
     with torch.no_grad():
         model.linear2.weight[:, 2] = 0
-    found = task_importance(model, rows(20, seed=seed), generator=seeded(seed))
+    found = task_importance(model, rows(20, seed=seed), fairness(), generator=seeded(seed))
     assert bool((found.effect >= 0).all())
     # The engine leaves it untouched but for rounding.
     assert float(found.effect[2]) < 1e-12
     assert float(found.effect.max()) > 1e-3
+
+
+def test_what_only_carries_the_cause_has_no_work() -> None:
+    # Rows differ in a alone, and the property sets a: at each setting h0 is the same in all rows,
+    # so that taking it from another row changes nothing. Without the setting it is all that h0
+    # does, and counts.
+    inputs = torch.tensor([[0.0, 3.0], [1.0, 3.0]], dtype=torch.float64)
+    samples, sets_a = Samples(inputs=inputs), fairness(column=0, count=2)
+    held = task_importance(backup_network(), samples, sets_a, draws=1, generator=seeded())
+    free = task_importance(backup_network(), samples, LowLogit(), draws=1, generator=seeded())
+    assert float(held.effect.max()) < 1e-12
+    assert float(free.effect[0]) == pytest.approx(0.25)
 
 
 def test_selective_by_hand() -> None:
@@ -140,5 +152,5 @@ def test_misuse() -> None:
         selective_effects(ranked([1, 1, 1]), ranked([1, 1, 1]), floor=0)
     with pytest.raises(ValueError, match="importance: got a negative number"):
         selective_effects(ranked([1, 1, 1]), ranked([1, -1, 1]))
-    with pytest.raises(ValueError, match="draws: got 2 of a background of 2"):
-        task_importance(network(), rows(2), draws=2, generator=seeded())
+    with pytest.raises(ValueError, match="draws: got 2 of 2 samples"):
+        task_importance(network(), rows(2), LowLogit(), draws=2, generator=seeded())

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from benchmarks.multiplications import fastest_chains, multiply_all, suffix_weights
 from carelab import data
-from carelab.causal import neuron_effects, ranking
+from carelab.causal import expectation_mean, neuron_effects, rank_units
 from carelab.networks import fit, hidden_neurons, mlp
 from carelab.properties import IndividualFairness, guided_violations, individual_fairness
-from carelab.records import CausalEffects, Dataset, Samples
+from carelab.records import CausalEffects, Dataset, Ranking, Samples
 from tests.reference.effects import interventional_expectation
 
-__all__ = ["main"]
+__all__ = ["main", "occupied", "write"]
 
 STEPS = 16
 INSTANCES = 60
@@ -95,7 +95,7 @@ def main(
     }
     click.echo(_table(results))
     name = "localization_embedded.json" if embedded else "localization.json"
-    _write(output or Path(__file__).with_name(name), results)
+    write(output or Path(__file__).with_name(name), results)
     missed = _missed(results)
     if missed:
         raise click.ClickException("; ".join(missed))
@@ -130,7 +130,7 @@ def _beside_the_reference(case: Case) -> dict[str, Any]:
     few = _in_double(case, REFERENCE_INSTANCES)
     used = _timed_runs(lambda: _localise(case))
     fast = _timed_runs(lambda: _localise(double))
-    effects, order = _localise(few)
+    effects, ranking = _localise(few)
     start = time.perf_counter()
     reference = _reference(few)
     loop = time.perf_counter() - start
@@ -140,7 +140,7 @@ def _beside_the_reference(case: Case) -> dict[str, Any]:
         "reference_samples": REFERENCE_INSTANCES,
         "agreement": {
             "largest_difference": float((effects.expectation - reference).abs().max()),
-            "rankings_agree_up_to_ties": _agree(order, effects, reference),
+            "rankings_agree_up_to_ties": _agree(ranking, effects, reference),
             "ties_below": TIES,
         },
         "seconds": {
@@ -165,9 +165,9 @@ def _in_double(case: Case, instances: int) -> Case:
     )
 
 
-def _localise(case: Case) -> tuple[CausalEffects, Tensor]:
+def _localise(case: Case) -> tuple[CausalEffects, Ranking]:
     effects = neuron_effects(case.model, case.instances, case.prop, steps=STEPS)
-    return effects, ranking(effects)
+    return effects, rank_units(expectation_mean(effects))
 
 
 def _timed_runs(run: Callable[[], object]) -> dict[str, float]:
@@ -199,9 +199,10 @@ def _reference(case: Case) -> Tensor:
     return torch.tensor(curves, dtype=torch.float64)
 
 
-def _agree(order: Tensor, effects: CausalEffects, reference: Tensor) -> bool:
+def _agree(ranking: Ranking, effects: CausalEffects, reference: Tensor) -> bool:
     """Neither ranking puts a neuron before another that the other finds guiltier than a tie."""
     fast, slow = effects.expectation.mean(dim=1), reference.mean(dim=1)
+    order = [effects.neurons.index(unit) for unit in ranking.units]
     back = slow.argsort(descending=True, stable=True)
     return bool((slow[order].diff() <= TIES).all() and (fast[back].diff() <= TIES).all())
 
@@ -225,7 +226,8 @@ def _beside_the_limit(case: Case, memory: list[dict[str, float]], repeats: int) 
             with torch.inference_mode():
                 multiply_all(suffixes, chains[threads], rows)
             middle = time.perf_counter()
-            ranking(neuron_effects(case.model, samples, case.prop, steps=STEPS))
+            effects = neuron_effects(case.model, samples, case.prop, steps=STEPS)
+            rank_units(expectation_mean(effects))
             times[threads].append((middle - start, time.perf_counter() - middle))
     return {
         "samples": ROWS,
@@ -266,14 +268,14 @@ def _memory_of_a_child(embedded: bool, threads: int) -> dict[str, float]:
 
 def _peak_memory(embedded: bool, threads: int) -> dict[str, float]:
     case = _case(embedded)
-    before = _occupied()
+    before = occupied()
     torch.set_num_threads(threads)
     samples = case.dataset.train.take(slice(0, ROWS))
-    ranking(neuron_effects(case.model, samples, case.prop, steps=STEPS))
-    return {"before": before, "peak": _occupied()}
+    rank_units(expectation_mean(neuron_effects(case.model, samples, case.prop, steps=STEPS)))
+    return {"before": before, "peak": occupied()}
 
 
-def _occupied() -> float:
+def occupied() -> float:
     """Largest resident memory of this process so far, in MiB."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Bytes on macOS, KiB elsewhere.
@@ -327,7 +329,13 @@ def _table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _write(path: Path, results: dict[str, Any]) -> None:
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Results as JSON with sorted keys and six digits; all of the file or nothing.
+
+    Args:
+        path: the file.
+        results: what it holds.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         text = json.dumps(_rounded(results), indent=2, sort_keys=True, allow_nan=False)

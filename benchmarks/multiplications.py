@@ -16,11 +16,15 @@ from torch import Tensor, nn
 
 from carelab.networks import hidden_layers, split, width
 
-__all__ = ["fastest_chains", "multiply_all", "suffix_weights"]
+__all__ = ["Chain", "fastest_chains", "multiply_all", "suffix_weights"]
 
-BLOCKS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+BLOCKS = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+# What a candidate is tried on: so many rows, or so many multiplications of two numbers.
 _TRIED_ROWS = 262_144
+_TRIED_MULTIPLICATIONS = 2**31
 _TRIES = 3
+# Numbers of the widest layer in one block: beyond, no block was ever the fastest.
+_MOST_NUMBERS = 2**24
 
 Chain = tuple[int, Callable[[], None]]
 
@@ -52,12 +56,16 @@ def fastest_chains(
     """
     fastest = []
     for _, weights in suffixes:
+        widest = max(max(weight.shape) for weight in weights)
+        each = sum(weight.numel() for weight in weights)
+        tried = min(_TRIED_ROWS, _TRIED_MULTIPLICATIONS // each)
         chains = [
             (block, _chain(weights, block, samples_last, generator))
             for block in BLOCKS
+            if block * widest <= _MOST_NUMBERS
             for samples_last in (False, True)
         ]
-        fastest.append(min(chains, key=_seconds_a_row))
+        fastest.append(min(chains, key=lambda chain: _seconds_a_row(chain, tried)))
     return fastest
 
 
@@ -96,13 +104,14 @@ def _chain(
     return run
 
 
-def _seconds_a_row(chain: Chain) -> float:
+def _seconds_a_row(chain: Chain, rows: int) -> float:
     block, run = chain
-    repeats = max(1, _TRIED_ROWS // block)
+    repeats = max(1, rows // block)
+    # Of the processor, since other work on the machine must not choose.
     best = float("inf")
     for _ in range(_TRIES):
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(repeats):
             run()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return best / (repeats * block)

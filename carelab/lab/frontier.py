@@ -124,7 +124,7 @@ def frontier_run(
         >>> from carelab.lab.frontier import frontier_run
         >>> run = frontier_run("embedded-credit", seed=0, steps=4, box=50, budget=2)
         >>> sorted({point.method for point in run.points})[:3]
-        ['all_neurons', 'care', 'fairlearn_reduction']
+        ['all_neurons', 'averaged_out', 'care']
     """
     if not 0 < share <= 1 or not weights:
         raise ValueError(

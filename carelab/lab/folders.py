@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tempfile
@@ -9,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_writable", "checkout", "resolve", "staged"]
+__all__ = ["check_writable", "checkout", "resolve", "source_key", "staged"]
 
 _ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def checkout() -> Path:
@@ -103,3 +105,18 @@ def staged(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def source_key() -> str:
+    """SHA-256 of the package's source, which has the checksums of all data: results age with it.
+
+    Example:
+        >>> from carelab.lab.folders import source_key
+        >>> len(source_key())
+        64
+    """
+    files = sorted(_PACKAGE.rglob("*.py"))
+    names = [file.relative_to(_PACKAGE).as_posix() for file in files]
+    sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    listed = "".join(f"{name} {digest}\n" for name, digest in zip(names, sums, strict=True))
+    return hashlib.sha256(listed.encode()).hexdigest()

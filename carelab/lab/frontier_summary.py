@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from carelab.lab.folders import check_writable, staged
+from carelab.lab.folders import check_writable, source_key, staged
 from carelab.lab.frontier import FrontierRun, frontier_run
 from carelab.lab.frontier_bench import FrontierPoint
 from carelab.lab.session import interval, start
@@ -48,8 +48,8 @@ def frontier_runs(
             here on the raw table instead of the published one.
         seeds: the seeds.
         workers: processes; 1 runs everything in this one. Results do not depend on it.
-        keep: folder in which finished runs are kept, or None. It does not know of changes in
-            the package: empty it after any.
+        keep: folder in which finished runs are kept, or None. They hold while the package's
+            source and the knobs stay the same.
         progress: show a bar.
         knobs: passed on to `frontier_run`.
 
@@ -115,7 +115,8 @@ def _one(task: str, seed: int, folder: Path | None, knobs: Mapping[str, object])
 
 
 def _file(folder: Path, task: str, seed: int, knobs: Mapping[str, object]) -> Path:
-    key = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]
+    made_of = json.dumps([knobs, source_key()], sort_keys=True)
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:8]
     return folder / f"{task}-{seed}-{key}.json"
 
 

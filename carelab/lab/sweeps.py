@@ -11,12 +11,10 @@ from typing import Any
 
 import torch
 
-from carelab.lab.folders import check_writable, staged
+from carelab.lab.folders import check_writable, source_key, staged
 from carelab.lab.runs import RunError, run_name, run_notebook
 
 __all__ = ["Outcome", "Task", "read_profile", "run_task", "run_tasks"]
-
-_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -202,12 +200,8 @@ def _sets(profile: Path, stem: str, sets: Any) -> list[dict[str, Any]]:
 
 
 def _key(task: Task) -> str:
-    source = "".join(
-        f"{path.relative_to(_PACKAGE).as_posix()} {_sha256(path.read_bytes())}\n"
-        for path in sorted(_PACKAGE.rglob("*.py"))
-    )
     parameters = json.dumps(task.parameters, sort_keys=True, default=str)
-    parts = [source, _sha256(task.notebook.read_bytes()), parameters, torch.__version__]
+    parts = [source_key(), _sha256(task.notebook.read_bytes()), parameters, torch.__version__]
     return _sha256("\n".join(parts).encode())
 
 

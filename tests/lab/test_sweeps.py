@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from carelab.lab import Run, RunError, sweeps
+from carelab.lab import Run, RunError, folders, sweeps
 from carelab.lab.sweeps import Task, read_profile, run_task, run_tasks
 
 WRITE = "import pathlib; pathlib.Path(out_dir, f'hello-{task}.json').write_text(str(k))"
@@ -107,7 +107,7 @@ def test_a_change_of_the_package_runs_again(notebook, tmp_path, calls, monkeypat
     (tmp_path / "package").mkdir()
     module = tmp_path / "package" / "registry.py"
     module.write_text("sha256 = 1")
-    monkeypatch.setattr(sweeps, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(folders, "_PACKAGE", tmp_path / "package")
     task = Task(notebook=notebook(WRITE), parameters={})
     assert [_do(task, tmp_path) for _ in range(2)] == ["ran", "kept"]
     module.write_text("sha256 = 2")

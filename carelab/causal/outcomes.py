@@ -27,6 +27,9 @@ Replacement = Callable[[tuple[Unit, ...], Tensor, slice], Tensor]
 
 # Numbers that the recorded activations of one block of samples may take together.
 _MOST_RECORDED = 2**26
+# Rows that the units replaced together may take, over all their steps: more of them share what a
+# call costs.
+_MOST_HELD = 2**17
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -133,7 +136,7 @@ def _blocks(
     recorded_numbers = sum(shape.numel() for shape in shapes.values())
     most_rows = min(batch_size // steps, _MOST_RECORDED // max(1, recorded_numbers))
     block_rows = max(1, most_rows // probes)
-    group = max(1, batch_size // (steps * probes * min(block_rows, len(samples))))
+    group = max(1, _MOST_HELD // (steps * probes * min(block_rows, len(samples))))
     starts = range(0, len(samples), block_rows)
     for start in tqdm(starts, desc="do-interventions", disable=not progress):
         where = slice(start, min(start + block_rows, len(samples)))

@@ -111,7 +111,7 @@ def rows_last(
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         return _normalised(module, channels)
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d) and _has_plain_windows(module):
-        return partial(_pooled, module)
+        return _pooling(module)
     if is_full_flatten(module):
         return _flattened
     if isinstance(module, nn.Conv2d):
@@ -265,24 +265,29 @@ def _has_plain_windows(module: nn.MaxPool2d | nn.AvgPool2d) -> bool:
 
 
 @no_type_check
-def _pooled(module: nn.MaxPool2d | nn.AvgPool2d, current: Tensor) -> Tensor:
+def _pooling(module: nn.MaxPool2d | nn.AvgPool2d) -> Callable[[Tensor], Tensor]:
     """One pass over the map for each place in the window, instead of one window at a time."""
     sides, strides = _both(module.kernel_size), _both(module.stride)
-    ends = [
-        (size - side) // stride * stride + 1
-        for size, side, stride in zip(current.shape[1:3], sides, strides, strict=True)
-    ]
-    places = [
-        current[:, row : row + ends[0] : strides[0], column : column + ends[1] : strides[1]]
-        for row, column in product(range(sides[0]), range(sides[1]))
-    ]
+    places = list(product(range(sides[0]), range(sides[1])))
     largest = type(module) is nn.MaxPool2d
     combine = torch.maximum if largest else torch.add
-    result = places[0].clone() if len(places) == 1 else combine(places[0], places[1])
-    for place in places[2:]:
-        combine(result, place, out=result)
-    return result if largest else result.div_(len(places))
+
+    def run(current: Tensor) -> Tensor:
+        _, height, width, _ = current.shape
+        down = (height - sides[0]) // strides[0] * strides[0] + 1
+        right = (width - sides[1]) // strides[1] * strides[1] + 1
+        parts = [
+            current[:, row : row + down : strides[0], column : column + right : strides[1]]
+            for row, column in places
+        ]
+        result = parts[0].clone() if len(parts) == 1 else combine(parts[0], parts[1])
+        for part in parts[2:]:
+            combine(result, part, out=result)
+        return result if largest else result.div_(len(parts))
+
+    return run
 
 
+@no_type_check
 def _both(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else value

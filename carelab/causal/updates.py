@@ -163,39 +163,49 @@ def _relu_columns(
     group, steps = held.shape
     sizes = pieces[0].own.shape[:-1]
     read = [_flat_index((unit.index, *unit.position), sizes) for unit in units]
-    # Its rows lie together, since each is read once for every piece.
-    columns = suffix.linear.weight.T[read].T
-    added = columns[:, :, None] * held
-    second = suffix.tail[1].weight
-    constant = (second @ added.flatten(1)).unflatten(1, held.shape)
-    if suffix.tail[1].bias is not None:
-        constant += suffix.tail[1].bias[:, None, None]
+    # One column after the other in memory, since each is read for every piece and value.
+    columns = suffix.linear.weight.T[read]
+    added = columns[:, None] * held[..., None]
+    second, bias = suffix.tail[1].weight, suffix.tail[1].bias
+    constant = (added @ second.T).movedim(-1, 0)
+    if bias is not None:
+        constant = constant + bias[:, None, None]
     at_once = max(1, most // pieces[0].untouched.shape[-1])
-    lowest = [one.split(at_once, dim=1) for one in added.neg_().unbind(1)]
+    lowest = [one.T.split(at_once, dim=1) for one in added.neg_()]
     constants = [one.split(at_once, dim=1) for one in constant.unbind(1)]
+    chosen = torch.tensor(read, device=columns.device)
+    last = not tail[2:]
     for piece in pieces:
-        own, logits = piece.hidden.flatten(0, -2)[read], []
+        own, logits = piece.hidden.flatten(0, -2).index_select(0, chosen), []
         without = torch.empty_like(piece.untouched)
+        # Written over by every value: memory that is taken anew each time costs more than the work.
+        raised = without.new_empty(len(without), min(at_once, steps), without.shape[1])
         for row in range(group):
-            column = columns[:, row, None]
+            column = columns[row, :, None]
             torch.addcmul(piece.untouched, own[row], column, value=-1, out=without)
             for low, further in zip(lowest[row], constants[row], strict=True):
-                current = _rectified(without, low, second, further)
+                current = _times_maximum(second, without, low, raised)
+                if not last:
+                    current.view(*further.shape, -1).add_(further[..., None])
                 for run in tail[2:]:
                     current = run(current)
                 logits.append(current)
-        whole = torch.cat(logits, dim=-1).unflatten(-1, (group * steps, -1))
+        whole = torch.cat(logits, dim=-1)
+        whole = whole.view(*whole.shape[:-1], group * steps, -1)
+        if last:  # all constants at once
+            whole += constant.flatten(1)[..., None]
         yield slice(None), piece.rows, whole
 
 
 @no_type_check
-def _rectified(without: Tensor, low: Tensor, second: Tensor, further: Tensor) -> Tensor:
-    """W max(x, -b) + c for each column of -b and c, side by side (outputs, columns x rows)."""
+def _times_maximum(weight: Tensor, current: Tensor, low: Tensor, raised: Tensor) -> Tensor:
+    """W max(x, b) for each column b of `low`, side by side (outputs, columns x rows)."""
+    raised = raised[:, : low.shape[1]]
     if low.shape[1] == 1:  # where the layer is wide and each call counts
-        return torch.addmm(further, second, torch.maximum(without, low))
-    current = second @ torch.maximum(without[:, None], low[..., None]).flatten(1)
-    current.unflatten(1, (low.shape[1], -1)).add_(further[..., None])
-    return current
+        torch.maximum(current, low, out=raised[:, 0])
+    else:
+        torch.maximum(current[:, None], low[..., None], out=raised)
+    return torch.mm(weight, raised.flatten(1))
 
 
 @no_type_check

@@ -190,7 +190,8 @@ def summarise_frontier(
         ``tasks``: for each task ``before`` and for each method its points, every measure as mean
         and 95 % interval over the seeds; ``verdict``: for each task what the choice by selection
         rows gave, with few neurons and with any number, and the ``gap``: by how much accuracy
-        the best point of CARE, of the reduction or of the constant lies above our front.
+        the best point of CARE, of the reduction or of the constant lies above our front;
+        ``gaps`` has it for each of them.
 
     Raises:
         ValueError: runs that do not divide among the tasks.
@@ -238,11 +239,16 @@ def _verdict(runs: Sequence[FrontierRun], share: float) -> dict[str, object]:
     constant = [_single(run, "hold_constant") for run in runs]
     few = [chosen_point(run, most_edited=share) for run in runs]
     free = [chosen_point(run) for run in runs]
+    apart = [_gaps(run) for run in runs]
     return {
         "hold_constant_drop": interval([p.accuracy_drop for p in constant], lowest=-1, highest=1),
         "few_neurons": _choice(runs, few),
         "any_neurons": _choice(runs, free),
-        "gap": interval([_gap(run) for run in runs], lowest=-1, highest=1),
+        "gap": interval([max(gaps.values()) for gaps in apart], lowest=-1, highest=1),
+        "gaps": {
+            name: interval([gaps[name] for gaps in apart], lowest=-1, highest=1)
+            for name in apart[0]
+        },
         "layers": [run.layer for run in runs],
         "guilty": [[str(neuron) for neuron in run.guilty] for run in runs],
     }
@@ -267,8 +273,8 @@ def _choice(runs: Sequence[FrontierRun], points: Sequence[FrontierPoint]) -> dic
     }
 
 
-def _gap(run: FrontierRun) -> float:
-    """Largest accuracy by which a rival beats all our points that are at least as fair."""
+def _gaps(run: FrontierRun) -> dict[str, float]:
+    """Accuracy by which each rival beats all our points that are at least as fair."""
     rivals = [p for p in run.points if p.method in ("care", "hold_constant", "fairlearn_reduction")]
     ours = [p for p in run.points if p.method == "ours"]
 
@@ -281,7 +287,7 @@ def _gap(run: FrontierRun) -> float:
         ]
         return rival.accuracy - max(as_fair, default=0.0)
 
-    return max(above(rival) for rival in rivals)
+    return {f"{rival.method} {rival.knob}".strip(): above(rival) for rival in rivals}
 
 
 def _single(run: FrontierRun, method: str) -> FrontierPoint:

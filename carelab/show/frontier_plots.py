@@ -1,4 +1,4 @@
-"""The trade-off of unfairness and accuracy drawn: one panel a task, one line a method."""
+"""The trade-off of unfairness and accuracy drawn: one panel a task, one colour a method."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def frontier(
     ax: Axes | None = None,
     label: str | None = None,
 ) -> Axes:
-    """Accuracy drop against an unfair rate, one line a method, with 95 % intervals, in percent.
+    """Accuracy drop against an unfair rate, one colour a method, with 95 % intervals, in percent.
 
-    The best corner is the lower left one: fair, and as accurate as before. The dashed lines show
-    a rate that fell by 95 % and half of what holding the feature constant costs.
+    The best corner is the lower left one: fair, and as accurate as before. A line joins those of
+    a method's points that none of its own beats in both. The dashed lines show a rate that fell
+    by 95 % and half of what holding the feature constant costs.
 
     Args:
         methods: {method: its points}; each point holds the intervals of its measures.
@@ -54,7 +55,7 @@ def frontier(
         across = np.array([_ends(point[rate]) for point in points]) * 100
         up = np.array([_ends(point["accuracy_drop"]) for point in points]) * 100
         across = np.maximum(across, _FLOOR)
-        order = across[:, 0].argsort()
+        order = np.lexsort((up[:, 0], across[:, 0]))
         across, up = across[order], up[order]
         ours = method == "ours"
         ax.errorbar(
@@ -62,14 +63,16 @@ def frontier(
             up[:, 0],
             xerr=np.abs(across[:, 1:] - across[:, :1]).T,
             yerr=np.abs(up[:, 1:] - up[:, :1]).T,
-            fmt=_MARKERS[number % len(_MARKERS)] + ("-" if len(points) > 1 else ""),
+            fmt=_MARKERS[number % len(_MARKERS)],
             color=colours[number],
             label=method.replace("_", " "),
             ms=8 if ours else 6,
-            lw=1.8 if ours else 1.0,
             elinewidth=0.8,
             zorder=3 if ours else 2,
         )
+        best = np.minimum.accumulate(up[:, 0])
+        front = np.diff(best, prepend=np.inf) < 0
+        ax.plot(across[front, 0], up[front, 0], "-", color=colours[number], lw=1.8 if ours else 1.0)
     ax.plot(before[rate].mean * 100, 0, "x", color="black", ms=8, label="before")
     ax.axvline(max(_FLOOR, before[rate].mean * 5), color="0.5", ls="--", lw=0.8)
     if "hold_constant" in methods:

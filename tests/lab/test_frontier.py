@@ -125,6 +125,7 @@ def test_the_gap_is_the_accuracy_of_a_rival_above_our_front() -> None:
     better = [replace(ours[0], accuracy=0.875), ours[1], constant]
     verdict = summarise_frontier(["made"], [made_run(*better)])["verdict"]["made"]
     assert verdict["gap"].mean == pytest.approx(-0.005)
+    assert verdict["gaps"]["hold_constant"].mean == verdict["gap"].mean
 
 
 def test_the_fall_is_the_share_of_the_rate_that_is_gone() -> None:

@@ -55,6 +55,7 @@ def test_the_mean_improvement_is_what_the_runs_gave() -> None:
     assert claim in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+FRONTIER = ROOT / "figures" / "11_fairness_frontier.json"
 LOCALIZATION = ROOT / "figures" / "50_localization.json"
 
 
@@ -75,3 +76,31 @@ def test_the_table_of_localizers_is_what_the_runs_gave() -> None:
     assert len(results["localizers"]) >= 10
     for name, strengths in results["localizers"].items():
         assert localizer_row(name, strengths) in text
+
+
+def frontier_row(task: str, results: dict) -> str:
+    """One line of the frontier table: falls and accuracy in percent and percentage points."""
+    verdict = results["verdict"][task]
+
+    def choice(kind: str) -> str:
+        one = verdict[kind]
+        falls = [f"{100 * one[name]['mean']:.1f}" for name in ("fall_rows", "fall_box")]
+        return f"{' / '.join(falls)} | {100 * one['accuracy_drop']['mean']:.2f}"
+
+    cells = [
+        task,
+        choice("few_neurons"),
+        choice("any_neurons"),
+        f"{50 * verdict['hold_constant_drop']['mean']:.2f}",
+        f"{100 * results['tasks'][task]['averaged_out'][0]['accuracy_drop']['mean']:.2f}",
+        f"{100 * verdict['gap']['mean']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_frontier_table_is_what_the_runs_gave() -> None:
+    results = json.loads(FRONTIER.read_text(encoding="utf-8"))["results"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(results["tasks"]) == 11
+    for task in results["tasks"]:
+        assert frontier_row(task, results) in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -109,6 +110,13 @@ class Samples:
         return Samples(
             inputs=self.inputs[rows], labels=None if self.labels is None else self.labels[rows]
         )
+
+    def joined(self, others: Samples) -> Samples:
+        """These samples, then the others; with labels where both have them."""
+        labels = None
+        if self.labels is not None and others.labels is not None:
+            labels = torch.cat([self.labels, others.labels])
+        return Samples(inputs=torch.cat([self.inputs, others.inputs]), labels=labels)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

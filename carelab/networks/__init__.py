@@ -1,6 +1,7 @@
 """Networks: build, train, read, write, name their layers and split them."""
 
-from carelab.networks.architectures import cnn, mlp, seeded
+from carelab.networks.architectures import mlp, seeded
+from carelab.networks.convolutional import PAPER_PLANS, Plan, cnn, conv_network, paper_network
 from carelab.networks.files import load, load_into, save
 from carelab.networks.fingerprints import fingerprint
 from carelab.networks.inputs import check_evaluation_mode, check_inputs, input_features
@@ -13,16 +14,21 @@ from carelab.networks.layers import (
     split,
     width,
 )
+from carelab.networks.residual import Residual, residual_network
 from carelab.networks.tracing import as_sequential
 from carelab.networks.training import Epoch, accuracy, fit, logits, predict
 
 __all__ = [
+    "PAPER_PLANS",
     "Epoch",
+    "Plan",
+    "Residual",
     "accuracy",
     "as_sequential",
     "check_evaluation_mode",
     "check_inputs",
     "cnn",
+    "conv_network",
     "feature_positions",
     "fingerprint",
     "fit",
@@ -34,8 +40,10 @@ __all__ = [
     "logits",
     "mlp",
     "ordered_modules",
+    "paper_network",
     "pre_activation",
     "predict",
+    "residual_network",
     "save",
     "seeded",
     "split",

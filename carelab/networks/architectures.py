@@ -1,16 +1,22 @@
-"""Small architectures with named layers, built reproducibly."""
+"""Fully connected networks with named layers, built reproducibly."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 from torch import nn
 
-__all__ = ["cnn", "mlp", "seeded"]
+__all__ = ["fully_connected", "in_a_row", "mlp", "seeded"]
+
+_STEMS: Mapping[type[nn.Module], str] = {
+    nn.Conv2d: "conv",
+    nn.MaxPool2d: "pool",
+    nn.AvgPool2d: "pool",
+}
 
 
 @contextmanager
@@ -75,101 +81,54 @@ def mlp(
             f"features, widths, classes: got {features}, {tuple(widths)}, {classes}; "
             "allowed: sizes of at least 1 and at least one hidden layer"
         )
-    modules: OrderedDict[str, nn.Module] = OrderedDict()
     with seeded(generator):
-        for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-            modules[f"linear{number}"] = nn.Linear(inputs, outputs)
-            if number <= len(widths):
-                unit = activation()
-                modules[f"{type(unit).__name__.lower()}{number}"] = unit
-    return nn.Sequential(modules).eval()
+        return in_a_row(fully_connected(sizes, activation))
 
 
-def cnn(
-    image: Sequence[int],
-    channels: Sequence[int],
-    widths: Sequence[int],
-    classes: int,
-    *,
-    kernel: int = 3,
-    pool: int = 2,
-    activation: Callable[[], nn.Module] = nn.ReLU,
-    generator: torch.Generator,
-) -> nn.Sequential:
-    """A small convolutional network that returns logits.
-
-    One block per entry of `channels`: a same-padded convolution, the activation, max pooling;
-    then the flattened map through fully connected layers. Modules are named conv1, relu1, pool1,
-    ..., flatten, linear1, ... with activations numbered by depth.
+def fully_connected(
+    sizes: Sequence[int], activation: Callable[[], nn.Module]
+) -> Iterator[nn.Module]:
+    """Linear layers between the sizes, with an activation after each but the last.
 
     Args:
-        image: (channels, height, width) of one input.
-        channels: output channels of each block.
-        widths: neurons of each fully connected hidden layer; may be empty.
-        classes: number of outputs.
-        kernel: side of the square convolution kernel, odd.
-        pool: side and stride of the pooling window.
+        sizes: inputs, neurons of each hidden layer, outputs.
         activation: makes one activation module.
-        generator: draws the initial weights.
-
-    Returns:
-        The network, float32, on the CPU, in evaluation mode.
-
-    Raises:
-        ValueError: an image that is not (channels, height, width), an even kernel, no block, or
-            more pooling than the image has pixels.
 
     Example:
-        >>> import torch
-        >>> from carelab.networks import cnn
-        >>> model = cnn((1, 8, 8), (4,), (16,), 10, generator=torch.Generator().manual_seed(0))
-        >>> model(torch.zeros(5, 1, 8, 8)).shape
-        torch.Size([5, 10])
+        >>> from torch import nn
+        >>> from carelab.networks.architectures import fully_connected
+        >>> [type(module).__name__ for module in fully_connected((4, 3, 2), nn.Tanh)]
+        ['Linear', 'Tanh', 'Linear']
     """
-    _check_sizes(image, channels, widths, classes, kernel, pool)
-    depth, height, width = image
-    modules: OrderedDict[str, nn.Module] = OrderedDict()
-    with seeded(generator):
-        for number, outputs in enumerate(channels, start=1):
-            modules[f"conv{number}"] = nn.Conv2d(depth, outputs, kernel, padding=kernel // 2)
-            unit = activation()
-            modules[f"{type(unit).__name__.lower()}{number}"] = unit
-            modules[f"pool{number}"] = nn.MaxPool2d(pool)
-            depth, height, width = outputs, height // pool, width // pool
-        modules["flatten"] = nn.Flatten()
-        sizes = [depth * height * width, *widths, classes]
-        for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-            modules[f"linear{number}"] = nn.Linear(inputs, outputs)
-            if number <= len(widths):
-                unit = activation()
-                name = type(unit).__name__.lower()
-                modules[f"{name}{len(channels) + number}"] = unit
-    return nn.Sequential(modules).eval()
+    for number, (inputs, outputs) in enumerate(pairwise(sizes), start=2):
+        yield nn.Linear(inputs, outputs)
+        if number < len(sizes):
+            yield activation()
 
 
-def _check_sizes(
-    image: Sequence[int],
-    channels: Sequence[int],
-    widths: Sequence[int],
-    classes: int,
-    kernel: int,
-    pool: int,
-) -> None:
-    if len(image) != 3 or min(image) < 1:
-        raise ValueError(
-            f"image: got {tuple(image)}; allowed: (channels, height, width), each at least 1"
-        )
-    if not channels or min([*channels, *widths, classes]) < 1:
-        raise ValueError(
-            f"channels, widths, classes: got {tuple(channels)}, {tuple(widths)}, {classes}; "
-            "allowed: sizes of at least 1 and at least one block"
-        )
-    if kernel < 1 or kernel % 2 == 0 or pool < 1:
-        raise ValueError(
-            f"kernel, pool: got {kernel}, {pool}; allowed: an odd kernel, a pool of at least 1"
-        )
-    if min(image[1:]) // pool ** len(channels) < 1:
-        raise ValueError(
-            f"image: got {tuple(image)}, which {len(channels)} poolings by {pool} leave empty; "
-            "allowed: fewer blocks, a smaller pool or a larger image"
-        )
+def in_a_row(modules: Iterable[nn.Module]) -> nn.Sequential:
+    """The sequential network of these modules, each named after its kind and its count.
+
+    Convolutions are conv1, conv2, ..., pooling is pool1, ..., anything else has the lower-case
+    name of its class; a flatten, which comes once, has no number.
+
+    Args:
+        modules: the modules in the order in which they run.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Example:
+        >>> from torch import nn
+        >>> from carelab.networks.architectures import in_a_row
+        >>> row = in_a_row([nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2)])
+        >>> [name for name, _ in row.named_children()]
+        ['conv1', 'tanh1', 'flatten', 'linear1']
+    """
+    seen: Counter[str] = Counter()
+    named: OrderedDict[str, nn.Module] = OrderedDict()
+    for module in modules:
+        stem = _STEMS.get(type(module), type(module).__name__.lower())
+        seen[stem] += 1
+        named[stem if type(module) is nn.Flatten else f"{stem}{seen[stem]}"] = module
+    return nn.Sequential(named).eval()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from carelab.networks.fingerprints import fingerprint
-from carelab.networks.kinds import build_module, describe_module
-from carelab.networks.layers import assemble, ordered_modules
+from carelab.networks.kinds import build_network, describe_network
 from carelab.networks.tensorfiles import read_tensors, seal, unseal, write_tensors
 
 __all__ = ["load", "load_into", "save"]
 
 _KEY = "carelab_network"
 _VERSION = 1
-_DEPTH = 32
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -30,7 +28,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Equal networks give equal files. The file is there whole or not at all.
 
     Args:
-        model: a sequential network of the module kinds in ``networks.kinds.KINDS``.
+        model: a sequential network of the module kinds in ``networks.kinds.KINDS`` and `Residual`.
         path: the file; an older one is replaced.
 
     Raises:
@@ -47,14 +45,10 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     description = {
         "version": _VERSION,
-        "modules": [
-            {"name": name, **describe_module(name, module)}
-            for name, module in ordered_modules(model)
-        ],
+        "modules": describe_network(model),
         "fingerprint": fingerprint(model),
     }
     text = seal(description, "model")
-    _check_depth([name for name, _ in ordered_modules(model)], "model")
     weights = model.state_dict()
     _check_types(weights, "model")
     write_tensors(path, weights, {_KEY: text})
@@ -94,7 +88,9 @@ def load(path: str | os.PathLike[str]) -> nn.Sequential:
         )
     description = unseal(metadata[_KEY], path, version=_VERSION, keys=["modules", "fingerprint"])
     try:
-        network = _build(description["modules"])
+        # Without memory for the weights, of which the file has to bring the real ones.
+        with torch.device("meta"):
+            network = build_network(description["modules"])
         _check_types(weights, "weights")
     except ValueError as error:
         raise ValueError(f"path: {path} describes no network that can be built: {error}") from None
@@ -143,22 +139,6 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     return loaded.eval()
 
 
-def _build(entries: object) -> nn.Sequential:
-    """The network that the entries describe, without memory for its weights."""
-    if not isinstance(entries, list):
-        raise ValueError("its modules are no list")
-    modules = []
-    for entry in entries:
-        if not isinstance(entry, dict) or set(entry) != {"name", "kind", "arguments"}:
-            raise ValueError("a module needs name, kind and arguments, and nothing else")
-        if not isinstance(entry["name"], str):
-            raise ValueError(f"a module's name is {entry['name']!r}")
-        modules.append((entry["name"], entry["kind"], entry["arguments"]))
-    _check_depth([name for name, _, _ in modules], "description")
-    with torch.device("meta"):
-        return assemble([(name, build_module(name, kind, given)) for name, kind, given in modules])
-
-
 def _check_weights(
     expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: str | os.PathLike[str]
 ) -> None:
@@ -186,8 +166,3 @@ def _check_types(state: Mapping[str, Tensor], argument: str) -> None:
         if tensor.dtype not in (*_DTYPES, torch.int64):
             allowed = ", ".join(map(str, _DTYPES))
             raise ValueError(f"{argument}: {name} is {tensor.dtype}; allowed: {allowed}")
-
-
-def _check_depth(names: Sequence[str], argument: str) -> None:
-    if any(name.count(".") > _DEPTH for name in names):
-        raise ValueError(f"{argument}: too deeply nested to be described; allowed: {_DEPTH} levels")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from torch import nn
 
-__all__ = ["KINDS", "build_module", "describe_module"]
+from carelab.networks.layers import assemble, ordered_modules
+from carelab.networks.residual import Residual
+
+__all__ = ["KINDS", "build_module", "build_network", "describe_module", "describe_network"]
+
+# Names are nested by dots: no module of a file may lie deeper, a body of a Residual included.
+_DEPTH = 32
+_RESIDUAL = Residual.__name__
 
 # No size in a file may be larger, whatever it is: a window or an output of that side already
 # takes more memory than there is.
@@ -128,6 +135,60 @@ KINDS: Mapping[type[nn.Module], Mapping[str, Callable[[object], bool]]] = {
     nn.Hardswish: _INPLACE,
 }
 _BY_NAME = {kind.__name__: kind for kind in KINDS}
+_ALLOWED = ", ".join([*_BY_NAME, _RESIDUAL])
+
+
+def describe_network(model: nn.Module, *, path: str = "") -> list[dict[str, object]]:
+    """Name, kind and constructor arguments of each leaf of a sequential network, for JSON.
+
+    Args:
+        model: the network.
+        path: where it stands in a larger one, with a dot at the end, or empty.
+
+    Raises:
+        ValueError: a network that is not sequential or too deeply nested, or a module that cannot
+            be described.
+
+    Example:
+        >>> from torch import nn
+        >>> from carelab.networks.kinds import describe_network
+        >>> describe_network(nn.Sequential(nn.Tanh()))
+        [{'name': '0', 'kind': 'Tanh', 'arguments': {}}]
+    """
+    leaves = ordered_modules(model)
+    for name, _ in leaves:
+        _check_depth(f"{path}{name}", "model")
+    return [{"name": name, **describe_module(f"{path}{name}", module)} for name, module in leaves]
+
+
+def build_network(entries: object, *, path: str = "") -> nn.Sequential:
+    """The sequential network that a description names; the inverse of `describe_network`.
+
+    Args:
+        entries: the leaves, as JSON has them.
+        path: where the network stands in a larger one, with a dot at the end, or empty.
+
+    Raises:
+        ValueError: entries of another form, names that cannot be nested, an unknown kind, or
+            arguments that are missing, unknown or out of range.
+
+    Example:
+        >>> from carelab.networks.kinds import build_network
+        >>> build_network([{"name": "tanh1", "kind": "Tanh", "arguments": {}}]).tanh1
+        Tanh()
+    """
+    if not isinstance(entries, list):
+        raise ValueError(f"its modules{f' in {path[:-1]}' if path else ''} are no list")
+    modules = []
+    for entry in entries:
+        if not isinstance(entry, dict) or set(entry) != {"name", "kind", "arguments"}:
+            raise ValueError("a module needs name, kind and arguments, and nothing else")
+        if not isinstance(entry["name"], str):
+            raise ValueError(f"a module's name is {entry['name']!r}")
+        full = f"{path}{entry['name']}"
+        _check_depth(full, "description")
+        modules.append((entry["name"], build_module(full, entry["kind"], entry["arguments"])))
+    return assemble(modules)
 
 
 def describe_module(name: str, module: nn.Module) -> dict[str, object]:
@@ -138,7 +199,8 @@ def describe_module(name: str, module: nn.Module) -> dict[str, object]:
         module: the module.
 
     Raises:
-        ValueError: a kind that is not in `KINDS`, or an argument that cannot be described.
+        ValueError: a kind that is neither in `KINDS` nor `Residual`, or an argument that cannot be
+            described.
 
     Example:
         >>> from torch import nn
@@ -146,10 +208,13 @@ def describe_module(name: str, module: nn.Module) -> dict[str, object]:
         >>> describe_module("relu1", nn.ReLU())
         {'kind': 'ReLU', 'arguments': {'inplace': False}}
     """
+    if type(module) is Residual:
+        body = describe_network(module.body, path=f"{name}.body.")
+        return {"kind": _RESIDUAL, "arguments": {"body": body}}
     if type(module) not in KINDS:
         raise ValueError(
             f"model: {name} is a {type(module).__name__}, which cannot be described in a file; "
-            f"allowed: {', '.join(_BY_NAME)}"
+            f"allowed: {_ALLOWED}"
         )
     arguments = {
         argument: module.bias is not None if argument == "bias" else getattr(module, argument)
@@ -164,7 +229,7 @@ def build_module(name: str, kind: object, arguments: object) -> nn.Module:
 
     Args:
         name: its name in the network, for the message.
-        kind: name of a class in `KINDS`.
+        kind: name of a class in `KINDS`, or "Residual".
         arguments: its constructor arguments by name, as JSON has them.
 
     Raises:
@@ -175,10 +240,13 @@ def build_module(name: str, kind: object, arguments: object) -> nn.Module:
         >>> build_module("drop", "Dropout", {"p": 0.25, "inplace": False})
         Dropout(p=0.25, inplace=False)
     """
-    if not isinstance(kind, str) or kind not in _BY_NAME:
-        raise ValueError(f"{name} is of kind {kind!r}; allowed: {', '.join(_BY_NAME)}")
+    if not isinstance(kind, str) or kind not in (*_BY_NAME, _RESIDUAL):
+        raise ValueError(f"{name} is of kind {kind!r}; allowed: {_ALLOWED}")
     if not isinstance(arguments, dict):
         raise ValueError(f"{name} has no arguments by name")
+    if kind == _RESIDUAL:
+        _check_names(name, kind, arguments, ("body",))
+        return Residual(build_network(arguments["body"], path=f"{name}.body."))
     given = {
         argument: tuple(value) if isinstance(value, list) else value
         for argument, value in arguments.items()
@@ -193,11 +261,22 @@ def build_module(name: str, kind: object, arguments: object) -> nn.Module:
 
 def _check_arguments(name: str, kind: type[nn.Module], arguments: Mapping[str, object]) -> None:
     checks = KINDS[kind]
-    if set(arguments) != set(checks):
-        raise ValueError(
-            f"{name} ({kind.__name__}) has arguments {', '.join(sorted(arguments)) or 'none'}; "
-            f"allowed: {', '.join(sorted(checks)) or 'none'}"
-        )
+    _check_names(name, kind.__name__, arguments, checks)
     for argument, value in arguments.items():
         if not checks[argument](value):
             raise ValueError(f"{name} ({kind.__name__}) has {argument} = {value!r}, out of range")
+
+
+def _check_names(
+    name: str, kind: str, arguments: Mapping[str, object], expected: Collection[str]
+) -> None:
+    if set(arguments) != set(expected):
+        raise ValueError(
+            f"{name} ({kind}) has arguments {', '.join(sorted(arguments)) or 'none'}; "
+            f"allowed: {', '.join(sorted(expected)) or 'none'}"
+        )
+
+
+def _check_depth(name: str, argument: str) -> None:
+    if name.count(".") > _DEPTH:
+        raise ValueError(f"{argument}: too deeply nested to be described; allowed: {_DEPTH} levels")

@@ -8,6 +8,7 @@ from itertools import product
 import torch
 from torch import nn
 
+from carelab.networks.residual import Residual
 from carelab.records import Neuron
 
 __all__ = [
@@ -53,11 +54,14 @@ _KEEPS_NEURONS = (
     nn.AdaptiveAvgPool2d,
     nn.BatchNorm1d,
     nn.BatchNorm2d,
+    Residual,
 )
 
 
 def ordered_modules(model: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
     """Name and module of each leaf of a sequential network, in the order in which they run.
+
+    A `Residual` is one leaf: what runs inside it is not taken apart.
 
     Args:
         model: an ``nn.Sequential``, which may hold further ones.
@@ -90,9 +94,10 @@ def ordered_modules(model: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
 def hidden_layers(model: nn.Module) -> tuple[str, ...]:
     """Names of the activations between the first and the last weight layer, in order.
 
-    Their outputs are the post-activations of the hidden neurons. Weight layers are ``Linear`` and
-    ``Conv2d``; activations are the elementwise ones in ``networks.layers.ACTIVATIONS``. What comes
-    after the last weight layer, such as a softmax, is not hidden.
+    Their outputs are the post-activations of the hidden neurons. Weight layers are ``Linear``,
+    ``Conv2d`` and `Residual`; activations are the elementwise ones in
+    ``networks.layers.ACTIVATIONS``. What comes after the last weight layer, such as a softmax, is
+    not hidden, and neither is the inside of a `Residual`.
 
     Args:
         model: a sequential network.
@@ -110,7 +115,11 @@ def hidden_layers(model: nn.Module) -> tuple[str, ...]:
         ('relu1', 'relu2')
     """
     modules = ordered_modules(model)
-    weights = [at for at, (_, module) in enumerate(modules) if _is_weight_layer(module)]
+    weights = [
+        at
+        for at, (_, module) in enumerate(modules)
+        if _is_weight_layer(module) or isinstance(module, Residual)
+    ]
     if not weights:
         return ()
     between = modules[weights[0] : weights[-1]]
@@ -129,7 +138,7 @@ def pre_activation(model: nn.Module, layer: str) -> str:
 
     Raises:
         ValueError: an unknown layer, one that is no activation, or one that takes the output of
-            something else (a normalisation, a pooling).
+            something else (a normalisation, a pooling, a `Residual`).
 
     Example:
         >>> import torch
@@ -158,7 +167,7 @@ def width(model: nn.Module, layer: str) -> int:
     Args:
         model: a sequential network.
         layer: name of a weight layer, or of a module after one that keeps its neurons apart
-            (activation, pooling, dropout, batch normalisation).
+            (activation, pooling, dropout, batch normalisation, `Residual`).
 
     Returns:
         Output features of a ``Linear``, output channels of a ``Conv2d``.
@@ -332,7 +341,7 @@ def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
         full = f"{path}.{name}" if path else name
         if child is None:
             continue
-        if isinstance(child, nn.Sequential) or child._modules:
+        if not isinstance(child, Residual) and (isinstance(child, nn.Sequential) or child._modules):
             yield from _leaves(child, full)
         else:
             yield full, child

@@ -16,7 +16,8 @@ from carelab.networks import accuracy, fingerprint
 from carelab.properties import violation_rate
 from carelab.records import Performance, Repair
 from carelab.repair.edits import apply_repair, edits_between
-from carelab.repair.objectives import Objective, search_problem
+from carelab.repair.objectives import Objective
+from carelab.repair.problems import search_problem
 from carelab.repair.searches import Search
 from carelab.repair.spaces import EditSpace
 
@@ -121,6 +122,7 @@ def search_repair(
     original: nn.Module | None = None,
     method: str,
     batch_size: int = 384,
+    cache_prefix: bool = False,
     progress: bool = False,
     generator: torch.Generator,
 ) -> Repair:
@@ -135,6 +137,7 @@ def search_repair(
             of it (revived neurons, a feature held constant); by default `model`.
         method: the name that the record carries.
         batch_size: samples of each group in a random batch.
+        cache_prefix: as for `search_problem`: run what comes before the first change once.
         progress: show a bar.
         generator: drives the search.
 
@@ -153,7 +156,9 @@ def search_repair(
         ...     m, space, goal, cl.repair.cma_search, method="cma", generator=g)
     """
     started, seed = time.perf_counter(), generator.initial_seed()
-    problem = search_problem(model, space, objective, batch_size=batch_size)
+    problem = search_problem(
+        model, space, objective, batch_size=batch_size, cache_prefix=cache_prefix
+    )
     found = search(problem, progress=progress, generator=generator)
     repaired = deepcopy(model)
     with torch.no_grad():

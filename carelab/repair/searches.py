@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm, trange
 
-from carelab.repair.objectives import SearchProblem
+from carelab.repair.problems import SearchProblem
 from carelab.repair.swarm import particle_swarm
 
 __all__ = ["Found", "Search", "cma_search", "gradient_search", "swarm_search"]

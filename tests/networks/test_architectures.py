@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from carelab.networks import cnn, fingerprint, mlp, ordered_modules, seeded
+from carelab.networks import (
+    cnn,
+    conv_network,
+    fingerprint,
+    mlp,
+    ordered_modules,
+    residual_network,
+    seeded,
+)
 
 
 def generator(seed=0):
@@ -24,27 +32,13 @@ def test_mlp_has_the_named_layers_in_order_and_their_sizes() -> None:
     assert model(torch.zeros(7, 5)).shape == (7, 2)
 
 
-def test_cnn_has_the_named_layers_in_order_and_the_flattened_size() -> None:
-    model = cnn((3, 9, 8), (4, 5), (6,), 10, kernel=5, generator=generator())
-    assert names(model) == [
-        *("conv1", "relu1", "pool1", "conv2", "relu2", "pool2"),
-        *("flatten", "linear1", "relu3", "linear2"),
-    ]
-    # 9 x 8 pooled by 2 twice, rounding down: 4 x 4, then 2 x 2, of 5 channels.
-    assert model.linear1.in_features == 5 * 2 * 2
-    assert model(torch.zeros(2, 3, 9, 8)).shape == (2, 10)
-
-
-def test_cnn_without_hidden_linear_layers_classifies_the_flattened_map() -> None:
-    model = cnn((1, 4, 4), (2,), (), 3, generator=generator())
-    assert names(model) == ["conv1", "relu1", "pool1", "flatten", "linear1"]
-
-
 @pytest.mark.parametrize(
     "build",
     [
         lambda g: mlp(5, (4,), 2, generator=g),
         lambda g: cnn((1, 4, 4), (2,), (3,), 2, generator=g),
+        lambda g: conv_network((1, 4, 4), ("c2",), (3,), 2, generator=g),
+        lambda g: residual_network((1, 4, 4), (2,), 1, 2, generator=g),
     ],
 )
 def test_the_generator_alone_decides_the_weights(build) -> None:
@@ -85,27 +79,3 @@ def test_seeded_puts_the_global_state_back_after_an_error() -> None:
 def test_mlp_refuses_impossible_sizes(features, widths, classes) -> None:
     with pytest.raises(ValueError, match="features, widths, classes: got"):
         mlp(features, widths, classes, generator=generator())
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image": (8, 8)}, r"image: got \(8, 8\); allowed: \(channels, height, width\)"),
-        ({"image": (0, 8, 8)}, "image: got"),
-        ({"channels": ()}, "channels, widths, classes: got"),
-        ({"widths": (0,)}, "channels, widths, classes: got"),
-        ({"kernel": 4}, "kernel, pool: got 4, 2; allowed: an odd kernel"),
-        ({"kernel": -1}, "kernel, pool: got -1"),
-        ({"pool": 0}, "kernel, pool: got 3, 0"),
-        ({"channels": (2, 2, 2, 2)}, "which 4 poolings by 2 leave empty"),
-    ],
-)
-def test_cnn_refuses_impossible_sizes(change, message) -> None:
-    sizes = {"image": (1, 8, 8), "channels": (2,), "widths": (3,), "classes": 2, **change}
-    with pytest.raises(ValueError, match=message):
-        cnn(**sizes, generator=generator())
-
-
-def test_cnn_allows_pooling_down_to_a_single_pixel() -> None:
-    model = cnn((1, 8, 8), (2, 2, 2), (), 2, generator=generator())
-    assert model.linear1.in_features == 2

@@ -9,7 +9,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from carelab.networks import cnn, fingerprint, load, load_into, mlp, ordered_modules, save
+from carelab.networks import (
+    Residual,
+    cnn,
+    fingerprint,
+    load,
+    load_into,
+    mlp,
+    ordered_modules,
+    residual_network,
+    save,
+)
 from carelab.networks.kinds import KINDS, build_module, describe_module
 
 KEY = "carelab_network"
@@ -45,6 +55,17 @@ def everything():
             parameter.copy_(torch.randn(parameter.shape, generator=generator(number)))
         model[0][1].running_var.uniform_(generator=generator())
     return model
+
+
+def residual():
+    return residual_network((1, 8, 8), (2, 3), 2, 3, widths=(4,), generator=generator())
+
+
+def blocks_in_blocks():
+    """Blocks inside a container, and one whose body holds a container and another block."""
+    inner = Residual(nn.Sequential(nn.Linear(3, 3), nn.Tanh()))
+    body = nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.GELU("tanh")), inner)
+    return nn.Sequential(nn.Linear(3, 3), nn.Sequential(Residual(body)), nn.Linear(3, 2)).eval()
 
 
 def parts(path):
@@ -85,6 +106,8 @@ def path(tmp_path):
         (lambda: mlp(3, (4, 4), 2, activation=nn.Tanh, generator=generator()), (5, 3)),
         (lambda: cnn((1, 8, 8), (2, 3), (4,), 3, generator=generator()), (5, 1, 8, 8)),
         (everything, (5, 2, 9, 9)),
+        (residual, (5, 1, 8, 8)),
+        (blocks_in_blocks, (5, 3)),
     ],
 )
 def test_a_network_comes_back_bit_for_bit(build, shape, tmp_path) -> None:
@@ -172,11 +195,14 @@ def test_saving_refuses_what_it_cannot_describe(tmp_path) -> None:
         save(nn.Linear(2, 2), target)
     with pytest.raises(ValueError, match=r"model: 0.weight is torch.complex64"):
         save(nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), target)
-    deep = nn.Linear(2, 2)
-    for _ in range(40):
-        deep = nn.Sequential(deep)
-    with pytest.raises(ValueError, match="too deeply nested"):
-        save(deep, target)
+    for wrap in (nn.Sequential, lambda inner: Residual(nn.Sequential(inner))):
+        deep = nn.Linear(2, 2)
+        for _ in range(40):
+            deep = wrap(deep)
+        with pytest.raises(ValueError, match="too deeply nested"):
+            save(nn.Sequential(deep), target)
+    with pytest.raises(ValueError, match=r"model: 0.body.1 is a Mine, .* Hardswish, Residual"):
+        save(nn.Sequential(Residual(nn.Sequential(nn.ReLU(), Mine()))), target)
     with pytest.raises(FileNotFoundError):
         save(network(), tmp_path / "missing" / "a")
     assert list(tmp_path.iterdir()) == []
@@ -298,6 +324,48 @@ def test_a_forged_description_cannot_build_anything_else(path, change, message) 
     forge(path, change)
     with pytest.raises(ValueError, match=f"^path: .*{message}"):
         load(path)
+
+
+def body(change):
+    """A change of the first block of the network that `residual` makes."""
+
+    def changed(description):
+        (block, *_) = [one for one in description["modules"] if one["kind"] == "Residual"]
+        change(block["arguments"])
+
+    return changed
+
+
+def nested(levels):
+    """The body of a block that holds blocks within blocks."""
+    entries = []
+    for _ in range(levels):
+        entries = [{"name": "0", "kind": "Residual", "arguments": {"body": entries}}]
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update(body=3), "its modules in residual1.body are no list"),
+        (lambda a: a.update(body=[3]), "a module needs name, kind and arguments"),
+        (lambda a: a.update(extra=1), r"residual1 \(Residual\) has arguments body, extra; .* body"),
+        (lambda a: a.clear(), r"residual1 \(Residual\) has arguments none; allowed: body"),
+        (lambda a: a["body"].pop(), "missing none; unknown residual1.body.conv2.bias"),
+        (lambda a: a["body"][0].update(kind="os.system"), "residual1.body.conv1 is of kind"),
+        (lambda a: a["body"][0].update(name="relu1"), "names cannot be nested: relu1 comes twice"),
+        (
+            lambda a: a["body"][0]["arguments"].update(in_channels=0),
+            r"residual1.body.conv1 \(Conv2d\) has in_channels = 0, out of range",
+        ),
+        (lambda a: a.update(body=nested(40)), "too deeply nested"),
+    ],
+)
+def test_a_forged_block_cannot_build_anything_else(tmp_path, change, message) -> None:
+    save(residual(), tmp_path / "a")
+    forge(tmp_path / "a", body(change))
+    with pytest.raises(ValueError, match=f"^path: .*{message}"):
+        load(tmp_path / "a")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from carelab.networks import (
+    Residual,
     hidden_layers,
     hidden_neurons,
     mlp,
@@ -37,7 +38,7 @@ NESTED = ["body.conv", "body.act", "body.pool", "head.flat", "head.fc", "head.ta
 NESTED += ["tail.drop", "tail.out", "soft"]
 
 
-class Residual(nn.Module):
+class Branching(nn.Module):
     def __init__(self):
         super().__init__()
         self.inner = nn.Linear(4, 4)
@@ -62,9 +63,10 @@ def test_ordered_modules_are_the_leaves_under_their_full_names() -> None:
 @pytest.mark.parametrize(
     ("model", "named"),
     [
-        (Residual(), "Residual"),
+        (Branching(), "Branching"),
         (nn.Linear(2, 2), "Linear"),
-        (nn.Sequential(nn.Linear(4, 4), Residual()), r"1 \(Residual\)"),
+        (nn.Sequential(nn.Linear(4, 4), Branching()), r"1 \(Branching\)"),
+        (Residual(nn.Sequential(nn.Linear(4, 4))), "Residual"),
         (Doubled(nn.Linear(4, 4)), "Doubled"),
         (nn.Sequential(OrderedDict(a=Doubled(nn.Linear(4, 4)))), r"a \(Doubled\)"),
     ],

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from carelab.networks import Epoch, accuracy, fingerprint, fit, logits, mlp, predict
+from carelab.networks import Epoch, accuracy, cnn, fingerprint, fit, logits, mlp, predict, training
 from carelab.records import Samples
 
 
@@ -215,6 +215,119 @@ def test_frozen_weights_stay_and_the_number_type_is_kept() -> None:
     assert torch.equal(fitted.linear1.weight, model.linear1.weight)
     assert not torch.equal(fitted.linear2.weight, model.linear2.weight)
     assert {weight.dtype for weight in fitted.parameters()} == {torch.float64}
+
+
+def images(rows, side, channels=3):
+    """Images whose label tells whether their mean is above 1/2, in double precision."""
+    inputs = torch.rand(rows, channels, side, side, dtype=torch.float64, generator=generator())
+    return Samples(inputs=inputs, labels=(inputs.mean(dim=(1, 2, 3)) > 0.5).long())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [15, 16])
+def test_images_are_answered_alike_however_they_lie_in_memory(side, channels) -> None:
+    samples, passes = images(9, side, channels), []
+    model = cnn((channels, side, side), (4, 5), (6,), 2, generator=generator()).double()
+    model.conv1.register_forward_pre_hook(lambda _, given: passes.append(given[0]))
+    with torch.no_grad():
+        expected = model(samples.inputs)
+    last = samples.inputs.clone(memory_format=torch.channels_last)
+    for inputs in (samples.inputs, last):
+        torch.testing.assert_close(logits(model, inputs), expected, rtol=0, atol=1e-12)
+    assert (passes[1].stride(1) == 1) == (side == 16)
+    fitted = fit(model, samples, epochs=1, generator=generator())
+    assert all(weight.is_contiguous() for weight in fitted.parameters())
+
+
+def test_large_images_go_in_few_a_pass(monkeypatch) -> None:
+    monkeypatch.setattr(training, "_NUMBERS_A_PASS", 1000)
+    samples, sizes = images(9, 16, 1), []
+    model = cnn((1, 16, 16), (2,), (), 2, generator=generator()).double()
+    with torch.no_grad():
+        expected = model(samples.inputs)
+    model.conv1.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    # 1000 numbers hold three images of 256 pixels.
+    torch.testing.assert_close(logits(model, samples.inputs), expected, rtol=0, atol=1e-12)
+    assert sizes == [3, 3, 3]
+    sizes.clear()
+    logits(model, samples.inputs, batch_size=2)
+    assert sizes == [2, 2, 2, 2, 1]
+
+
+def test_augmentation_changes_each_batch_and_nothing_else() -> None:
+    train, seen = quadrants(50), []
+
+    def note(inputs, source):
+        seen.append(inputs)
+        return inputs
+
+    options = {"epochs": 3, "batch_size": 20}
+    noted = fit(network(), train, augment=note, generator=generator(), **options)
+    assert fingerprint(noted) == fingerprint(
+        fit(network(), train, generator=generator(), **options)
+    )
+    # Three epochs of 17 + 17 + 16 rows, each row once an epoch.
+    assert [len(inputs) for inputs in seen] == [17, 17, 16] * 3
+    first = torch.cat(seen[:3])
+    assert torch.equal(first.sort(dim=0).values, train.inputs.sort(dim=0).values)
+    assert not torch.equal(torch.cat(seen[3:6]), first)
+
+
+def test_augmentation_draws_from_the_generator_and_decides_what_is_learned() -> None:
+    def flip(inputs, source):
+        signs = torch.randint(2, (len(inputs), 1), generator=source) * 2 - 1
+        # Half of the rows change the quadrant, so that nothing can be learned.
+        return inputs * torch.cat([signs, torch.ones_like(signs)], dim=1)
+
+    train, test = quadrants(400), quadrants(400, seed=1)
+    options = {"epochs": 20, "batch_size": 20, "learning_rate": 0.01}
+
+    def train_once(seed, augment):
+        return fit(network(), train, augment=augment, generator=generator(seed), **options)
+
+    flipped = train_once(0, flip)
+    assert fingerprint(flipped) == fingerprint(train_once(0, flip))
+    assert fingerprint(flipped) != fingerprint(train_once(1, flip))
+    assert accuracy(flipped, test) < 0.7 < 0.9 < accuracy(train_once(0, None), test)
+
+
+def test_augmentation_that_changes_the_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"augment: returned shape \(4, 1\); .*\(4, 2\)"):
+        fit(network(), quadrants(4), augment=lambda x, g: x[:, :1], generator=generator())
+
+
+def test_one_cycle_takes_half_of_its_largest_step_on_average() -> None:
+    # Logits 100 apart the wrong way: the slope stays at 1, so that Adam moves by its step size.
+    model = linear([[50.0], [-50.0]], [0.0, 0.0])
+    train = Samples(inputs=torch.ones(1, 1), labels=torch.tensor([1]))
+    options = {"epochs": 100, "learning_rate": 0.01, "generator": generator()}
+    plain = fit(model, train, **options)
+    cycle = fit(model, train, one_cycle=True, **options)
+    assert 50 - plain[0].weight[0].item() == pytest.approx(1, rel=0.01)
+    assert 50 - cycle[0].weight[0].item() == pytest.approx(0.5, rel=0.05)
+
+
+def test_one_cycle_runs_to_its_end_and_the_best_epoch_is_kept() -> None:
+    train = quadrants(256)
+    selection = Samples(inputs=train.inputs, labels=1 - train.labels)
+    epochs = []
+    kept = fit(
+        network(),
+        train,
+        selection=selection,
+        epochs=12,
+        patience=1,
+        one_cycle=True,
+        batch_size=32,
+        learning_rate=0.05,
+        report=epochs.append,
+        generator=generator(),
+    )
+    losses = [one.selection_loss for one in epochs]
+    assert len(losses) == 12
+    loss = functional.cross_entropy(logits(kept, selection.inputs), selection.labels).item()
+    assert loss == pytest.approx(min(losses), rel=1e-6)
+    assert loss < losses[-1]
 
 
 def broken(**change):

@@ -7,7 +7,7 @@ from torch.nn import functional
 from carelab.networks import hidden_neurons
 from carelab.properties import violation_scores
 from carelab.records import Samples
-from carelab.repair import Anchors, Objective, factor_space, search_problem
+from carelab.repair import Anchors, Objective, factor_space, search_problem, weight_space
 from tests.tables import fairness, network, rows, seeded
 
 
@@ -83,3 +83,16 @@ def test_misuse() -> None:
         search_problem(model, space, objective(), batch_size=0)
     with pytest.raises(ValueError, match="a sharpness above 0"):
         replace(objective(), sharpness=0.0)
+
+
+def test_a_kept_prefix_changes_no_loss_and_no_cost() -> None:
+    model, goal = network(), objective()
+    space = weight_space(model, [hidden_neurons(model)[-1]])
+    vectors = space.start + torch.rand(3, len(space.start), generator=seeded()).double()
+    plain, kept = (
+        search_problem(model, space, goal, batch_size=16, cache_prefix=cache)
+        for cache in (False, True)
+    )
+    torch.testing.assert_close(kept.cost(vectors), plain.cost(vectors), rtol=1e-12, atol=0)
+    losses = [one.loss(vectors[0], seeded()) for one in (plain, kept)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from carelab.data import adf, adf_networks, generated, layouts, raw
+from carelab.data import adf, adf_networks, generated, image_sources, images, layouts, raw
 from carelab.data.fetching import FileStatus, Source, file_status, obtain
 from carelab.records import Dataset
 
@@ -22,10 +22,18 @@ class Entry:
     Args:
         source: name, licence and files.
         loader: makes the data set from a generator, or None for a network's files.
+        local: narrows the source to the files to use on this machine, where a part of them is
+            enough.
     """
 
     source: Source
     loader: Callable[..., Dataset] | None
+    local: Callable[[], Source] | None = None
+
+    @property
+    def files_to_use(self) -> Source:
+        """The source with the files that are used on this machine."""
+        return self.source if self.local is None else self.local()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +44,7 @@ class CatalogueEntry:
         name: the name that `load` and `fetch` take.
         description: what it is, in one line.
         licence: the licence that its source states.
-        size: bytes of its files, 0 where it needs none.
+        size: bytes of the files used on this machine, 0 where it needs none.
         found: "CARELAB_DATA", "cache", "to download" or "embedded".
     """
 
@@ -58,6 +66,11 @@ ENTRIES = (
     *(Entry(source=source, loader=None) for source in adf_networks.NETWORKS.values()),
     Entry(source=generated.EMBEDDED_CENSUS, loader=generated.embedded_census),
     Entry(source=generated.EMBEDDED_CREDIT, loader=generated.embedded_credit),
+    Entry(source=image_sources.MNIST, loader=images.mnist),
+    Entry(source=image_sources.FASHION_MNIST, loader=images.fashion_mnist),
+    Entry(source=image_sources.CIFAR10, loader=images.cifar10, local=image_sources.local_cifar10),
+    Entry(source=image_sources.GTSRB, loader=images.gtsrb, local=image_sources.local_gtsrb),
+    Entry(source=image_sources.DIGITS, loader=images.digits),
 )
 
 
@@ -106,7 +119,7 @@ def fetch(name: str, *, progress: bool = True) -> tuple[Path, ...]:
     """
     for entry in ENTRIES:
         if entry.source.name == name:
-            return obtain(entry.source, progress=progress)
+            return obtain(entry.files_to_use, progress=progress)
     known = ", ".join(entry.source.name for entry in ENTRIES)
     raise ValueError(f"name: got {name!r}, which is not in the catalogue; allowed: {known}")
 
@@ -122,15 +135,15 @@ def catalogue() -> tuple[CatalogueEntry, ...]:
     Example:
         >>> from carelab import data
         >>> [entry.name for entry in data.catalogue() if entry.found == "embedded"]
-        ['embedded-census', 'embedded-credit']
+        ['embedded-census', 'embedded-credit', 'digits']
     """
     return tuple(
         CatalogueEntry(
             name=entry.source.name,
             description=entry.source.description,
             licence=entry.source.licence,
-            size=sum(file.size for file in entry.source.files),
-            found=_found(entry.source),
+            size=sum(file.size for file in entry.files_to_use.files),
+            found=_found(entry.files_to_use),
         )
         for entry in ENTRIES
     )
@@ -147,7 +160,7 @@ def check() -> tuple[FileStatus, ...]:
         >>> {status.status for status in data.check()} <= {"ok", "missing", "wrong checksum"}
         True
     """
-    return tuple(status for entry in ENTRIES for status in file_status(entry.source))
+    return tuple(status for entry in ENTRIES for status in file_status(entry.files_to_use))
 
 
 def _found(source: Source) -> str:

@@ -29,11 +29,14 @@ def test_entries_are_sound() -> None:
 
 def test_catalogue_of_an_empty_machine(empty_machine: Path) -> None:
     found = {entry.name: entry.found for entry in catalogue()}
-    assert found.pop("embedded-census") == found.pop("embedded-credit") == "embedded"
+    embedded = {name for name, place in found.items() if place == "embedded"}
+    assert embedded == {"embedded-census", "embedded-credit", "digits"}
+    found = {name: place for name, place in found.items() if name not in embedded}
     assert set(found.values()) == {"to download"}
     assert {"adult", "german", "bank", "compas", "adf-census", "adf-credit", "adf-bank"} < set(
         found
     )
+    assert {"mnist", "fashion-mnist", "cifar10", "gtsrb"} < set(found)
     assert {status.status for status in check()} == {"missing"}
 
 
@@ -55,10 +58,30 @@ def test_half_a_set_is_still_to_download(empty_machine: Path) -> None:
     assert next(e for e in catalogue() if e.name == "adult").found == "to download"
 
 
+def test_a_part_of_a_set_that_is_enough_counts_as_found(
+    empty_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARELAB_DATA", str(empty_machine))
+    folder = empty_machine / "cifar10"
+    folder.mkdir()
+    (folder / "data_batch_4.bin").write_bytes(b"short")
+    assert next(e for e in catalogue() if e.name == "cifar10").found == "to download"
+    (folder / "test_batch_first1000.bin").write_bytes(b"short")
+    cifar10 = next(entry for entry in catalogue() if entry.name == "cifar10")
+    assert (cifar10.found, cifar10.size) == ("CARELAB_DATA", 30730000 + 3073000)
+    statuses = [status for status in check() if status.name == "cifar10"]
+    assert [status.status for status in statuses] == ["wrong checksum", "wrong checksum"]
+    assert "truncated: 5 of 30730000 bytes" in statuses[0].detail
+    with pytest.raises(DataError, match=r"data_batch_4.bin is truncated: 5 of 30730000 bytes"):
+        load("cifar10", generator=torch.Generator())
+
+
 def test_embedded_sets_need_no_file(empty_machine: Path) -> None:
     assert fetch("embedded-census") == ()
     dataset = load("embedded-credit", generator=torch.Generator().manual_seed(0))
     assert isinstance(dataset, Dataset)
+    assert fetch("digits") == ()
+    assert len(load("digits", generator=torch.Generator().manual_seed(0)).train) == 1078
     assert list(empty_machine.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """Properties: what must hold of a network, and where it does not."""
 
-from carelab.properties.backdoor import TargetClass
+from carelab.properties.attack_success import attack_success_rate
+from carelab.properties.backdoor import TargetClass, TargetClasses
 from carelab.properties.discrimination import (
     drop_rows,
     guided_violations,
@@ -25,17 +26,36 @@ from carelab.properties.regions import (
     never_lowest,
     required_lowest,
 )
+from carelab.properties.trigger_detection import (
+    Detection,
+    detect_target,
+    detect_target_by_deviation,
+)
+from carelab.properties.trigger_moments import estimate_trigger
+from carelab.properties.trigger_search import (
+    Reconstruction,
+    reconstruct_blend,
+    reconstruct_trigger,
+    reconstruct_triggers,
+)
 
 __all__ = [
+    "Detection",
     "GroupFairness",
     "IndividualFairness",
     "OutputRegion",
     "OutputRegions",
     "Property",
+    "Reconstruction",
     "TargetClass",
+    "TargetClasses",
+    "attack_success_rate",
     "demographic_parity",
+    "detect_target",
+    "detect_target_by_deviation",
     "drop_rows",
     "equalized_odds",
+    "estimate_trigger",
     "forbidden_class",
     "guided_violations",
     "individual_fairness",
@@ -45,6 +65,9 @@ __all__ = [
     "planted_property",
     "probe_outputs",
     "random_violations",
+    "reconstruct_blend",
+    "reconstruct_trigger",
+    "reconstruct_triggers",
     "required_lowest",
     "violates",
     "violation_rate",

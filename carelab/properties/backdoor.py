@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from carelab.records import Samples
 
-__all__ = ["TargetClass"]
+__all__ = ["TargetClass", "TargetClasses"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -88,3 +89,85 @@ class TargetClass:
                 f"target: got {self.target} for a network of {outputs.shape[-1]} outputs; "
                 "allowed: one of its classes, of at least two"
             )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class TargetClasses:
+    """Triggered inputs are not taken for the class that the attack has for their own class.
+
+    As `TargetClass`, with a target t(c) for each true class c, as all-to-all attacks have them.
+    The samples need their true labels.
+
+    Args:
+        targets: the target of each class, in the order of the classes.
+        name: what the property is called.
+
+    Raises:
+        ValueError: fewer than two classes, or a target that is none of them.
+
+    Source: Gu et al., BadNets, 2017, section 4.2 (all-to-all).
+
+    Example:
+        >>> import torch
+        >>> from carelab.properties import TargetClasses
+        >>> from carelab.records import Samples
+        >>> rows = Samples(inputs=torch.ones(2, 1), labels=torch.tensor([0, 1]))
+        >>> TargetClasses(targets=(1, 0)).rate(torch.tensor([[[0.0, 3.0], [1.0, 2.0]]]), rows)
+        tensor(0.5000)
+    """
+
+    targets: tuple[int, ...]
+    name: str = "backdoor"
+
+    def __post_init__(self) -> None:
+        """Refuses targets that are no classes."""
+        if len(self.targets) < 2 or not all(0 <= t < len(self.targets) for t in self.targets):
+            raise ValueError(
+                f"targets: got {self.targets}; allowed: a class for each of at least two classes"
+            )
+
+    def probes(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "1 batch ..."]:
+        """The inputs themselves."""
+        return inputs.unsqueeze(0)
+
+    def score(
+        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+    ) -> Float[Tensor, "*runs batch"]:
+        """Probability of each sample's target."""
+        places = self._places(outputs, samples)
+        chances = outputs[..., 0, :, :].softmax(dim=-1)
+        return chances.gather(-1, places.expand(chances.shape[:-1])[..., None])[..., 0]
+
+    def margin(
+        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+    ) -> Float[Tensor, "*runs batch"]:
+        """Lead of the best other class over the target, in logits."""
+        places = self._places(outputs, samples)
+        own = outputs[..., 0, :, :]
+        aimed = functional.one_hot(places, own.shape[-1]).bool()
+        best = own.masked_fill(aimed, -torch.inf).amax(dim=-1)
+        return best - own.gather(-1, places.expand(own.shape[:-1])[..., None])[..., 0]
+
+    def rate(
+        self, outputs: Float[Tensor, "*runs 1 batch classes"], samples: Samples
+    ) -> Float[Tensor, "*runs"]:
+        """Fraction of samples classified as their target."""
+        taken = outputs[..., 0, :, :].argmax(dim=-1) == self._places(outputs, samples)
+        return taken.to(outputs.dtype).mean(dim=-1)
+
+    def _places(self, outputs: Tensor, samples: Samples) -> Tensor:
+        """The target of each sample, on the device of the outputs."""
+        labels, classes = samples.labels, len(self.targets)
+        if outputs.shape[-1] != classes:
+            raise ValueError(
+                f"targets: got {classes} for a network of {outputs.shape[-1]} outputs; "
+                "allowed: one for each of its classes"
+            )
+        if labels is None:
+            raise ValueError("samples: got samples without labels; allowed: labelled samples")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"samples: got labels {int(labels.min())} to {int(labels.max())}; "
+                f"allowed: 0 to {classes - 1}"
+            )
+        return torch.tensor(self.targets, device=outputs.device)[labels.to(outputs.device)]

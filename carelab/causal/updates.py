@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import no_type_check
 
 import torch
@@ -58,9 +60,9 @@ class Suffix:
 
     @property
     def rectifies(self) -> bool:
-        """Whether a ReLU and a second fully connected map come after the first."""
-        kinds = [type(module) for module in (self.linear, *self.tail[:2])]
-        return kinds == [nn.Linear, nn.ReLU, nn.Linear]
+        """Whether the map and all after it are fully connected maps and ReLUs in turn."""
+        kinds = [type(module) for module in (self.linear, *self.tail)]
+        return len(kinds) >= 3 and kinds == [nn.Linear, *[nn.ReLU, nn.Linear] * (len(kinds) // 2)]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -108,9 +110,9 @@ def updating_passes(suffix: Suffix, own: Tensor) -> Passes:
         one_number = 1 + len(units[0].position) == own.ndim - 1
         if not one_number or not suffix.by_number or type(suffix.linear) is not nn.Linear:
             return _channels(suffix, tail, pieces, units, values)
-        constants = values.ndim == 2 and suffix.rectifies
-        columns = _relu_columns if constants else _columns
-        return columns(suffix, tail, pieces, most, units, values)
+        if values.ndim == 2 and suffix.rectifies:
+            return _relu_columns(suffix, pieces, most, units, values)
+        return _columns(suffix, tail, pieces, most, units, values)
 
     return run
 
@@ -148,64 +150,99 @@ def _columns(
 @no_type_check
 def _relu_columns(
     suffix: Suffix,
-    tail: Sequence[Run],
     pieces: Sequence[_Piece],
     most: int,
     units: Sequence[Unit],
     values: Tensor,
 ) -> Iterator[Pass]:
-    """Single numbers held at constants before a ReLU and a further fully connected map.
+    """Single numbers held at constants, before ReLUs and fully connected maps in turn.
 
-    W relu(x + b) = W max(x, -b) + W b takes one pass over the wide layer for each constant, where
-    adding and rectifying take two; its last term is the same for all rows.
+    W relu(x + b) = W max(x, -b) + W b takes one pass over a layer where adding and rectifying
+    take two. Its last term is the same for all rows: it joins what is added to the next layer, and
+    so on to the logits, where all of it is added at once.
     """
     held = _run_head(suffix, values.clone(), [unit.index for unit in units])
-    group, steps = held.shape
-    sizes = pieces[0].own.shape[:-1]
-    read = [_flat_index((unit.index, *unit.position), sizes) for unit in units]
+    read = [_flat_index((unit.index, *unit.position), pieces[0].own.shape[:-1]) for unit in units]
+    chosen = torch.tensor(read, device=held.device)
     # One column after the other in memory, since each is read for every piece and value.
-    columns = suffix.linear.weight.T[read]
-    added = columns[:, None] * held[..., None]
-    second, bias = suffix.tail[1].weight, suffix.tail[1].bias
-    constant = (added @ second.T).movedim(-1, 0)
-    if bias is not None:
-        constant = constant + bias[:, None, None]
-    at_once = max(1, most // pieces[0].untouched.shape[-1])
-    lowest = [one.T.split(at_once, dim=1) for one in added.neg_()]
-    constants = [one.split(at_once, dim=1) for one in constant.unbind(1)]
-    chosen = torch.tensor(read, device=columns.device)
-    last = not tail[2:]
+    columns = suffix.linear.weight.T[chosen]
+    maps = suffix.tail[1::2]
+    added = [(columns[:, None] * held[..., None]).flatten(0, 1).T]
+    for module in maps:
+        bias = 0 if module.bias is None else module.bias[:, None]
+        added.append(module.weight @ added[-1] + bias)
+    together = _largest_divisor(held.shape[1], most // pieces[0].own.shape[-1])
+    by_value = [(-layer.T).contiguous() for layer in added[:-1]]
+    if together == 1 and len(maps) == 1:  # a wide layer, where each call counts
+        run = partial(_one_value_a_call, by_value[0], maps[0].weight)
+    else:
+        # For each pass the bounds -b of every layer (neurons, values together, 1).
+        bounds = [[one.T[..., None] for one in layer.split(together)] for layer in by_value]
+        run = partial(_values_together, list(zip(*bounds, strict=True)), maps)
     for piece in pieces:
-        own, logits = piece.hidden.flatten(0, -2).index_select(0, chosen), []
-        without = torch.empty_like(piece.untouched)
-        # Written over by every value: memory that is taken anew each time costs more than the work.
-        raised = without.new_empty(len(without), min(at_once, steps), without.shape[1])
-        for row in range(group):
-            column = columns[row, :, None]
-            torch.addcmul(piece.untouched, own[row], column, value=-1, out=without)
-            for low, further in zip(lowest[row], constants[row], strict=True):
-                current = _times_maximum(second, without, low, raised)
-                if not last:
-                    current.view(*further.shape, -1).add_(further[..., None])
-                for run in tail[2:]:
-                    current = run(current)
-                logits.append(current)
-        whole = torch.cat(logits, dim=-1)
-        whole = whole.view(*whole.shape[:-1], group * steps, -1)
-        if last:  # all constants at once
-            whole += constant.flatten(1)[..., None]
-        yield slice(None), piece.rows, whole
+        whole = run(piece.untouched, piece.hidden.flatten(0, -2)[chosen], columns)
+        whole += added[-1].T.unflatten(0, whole.shape[::2][:2]).movedim(-1, 1)[..., None]
+        logits = whole.movedim(1, 0)
+        # Joining the values of a pass with the passes takes a copy, if there are several.
+        yield slice(None), piece.rows, logits[:, :, 0] if together == 1 else logits.flatten(1, 2)
+
+
+# Both take all memory once: taken anew for each value, it costs more than the work.
+@no_type_check
+def _one_value_a_call(
+    bounds: Tensor, weight: Tensor, untouched: Tensor, own: Tensor, columns: Tensor
+) -> Tensor:
+    """W max(x - h w, -b) for each unit's h and w and each of its values' b.
+
+    Laid out as (passes, outputs, 1, rows).
+    """
+    without, raised = torch.empty_like(untouched), torch.empty_like(untouched)
+    results = untouched.new_empty(len(bounds), len(weight), untouched.shape[-1])
+    passes = iter(zip(bounds[..., None].unbind(0), results.unbind(0), strict=True))
+    each = len(bounds) // len(own)
+    for activation, column in zip(own.unbind(0), columns[..., None].unbind(0), strict=True):
+        torch.addcmul(untouched, activation, column, value=-1, out=without)
+        for bound, result in islice(passes, each):
+            torch.maximum(without, bound, out=raised)
+            torch.mm(weight, raised, out=result)
+    return results[:, :, None]
 
 
 @no_type_check
-def _times_maximum(weight: Tensor, current: Tensor, low: Tensor, raised: Tensor) -> Tensor:
-    """W max(x, b) for each column b of `low`, side by side (outputs, columns x rows)."""
-    raised = raised[:, : low.shape[1]]
-    if low.shape[1] == 1:  # where the layer is wide and each call counts
-        torch.maximum(current, low, out=raised[:, 0])
-    else:
-        torch.maximum(current[:, None], low[..., None], out=raised)
-    return torch.mm(weight, raised.flatten(1))
+def _values_together(
+    bounds: Sequence[Sequence[Tensor]],
+    maps: Sequence[nn.Linear],
+    untouched: Tensor,
+    own: Tensor,
+    columns: Tensor,
+) -> Tensor:
+    """W ... W max(W max(x - h w, -b), -b) for each unit's h and w and each of its values' b.
+
+    Laid out as (passes, outputs, values together, rows).
+    """
+    rows, together = untouched.shape[-1], bounds[0][0].shape[1]
+    weights = [module.weight for module in maps]
+    without = torch.empty_like(untouched)[:, None]
+    raised = [untouched.new_empty(weight.shape[1], together, rows) for weight in weights]
+    results = untouched.new_empty(len(bounds), len(weights[-1]), together, rows)
+    passes = iter(zip(bounds, results.unbind(0), strict=True))
+    each = len(bounds) // len(own)
+    read = [space.flatten(1) for space in raised]
+    after = [torch.empty_like(space) for space in raised[1:]]
+    written = [space.flatten(1) for space in after]
+    for activation, column in zip(own.unbind(0), columns[..., None].unbind(0), strict=True):
+        torch.addcmul(untouched, activation, column, value=-1, out=without[:, 0])
+        for lows, result in islice(passes, each):
+            currents, outs = (without, *after), (*written, result.flatten(1))
+            for at, (low, current, out) in enumerate(zip(lows, currents, outs, strict=True)):
+                torch.maximum(current, low, out=raised[at])
+                torch.mm(weights[at], read[at], out=out)
+    return results
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest divisor up to a bound, at least 1."""
+    return max(one for one in range(1, number + 1) if number % one == 0 and one <= max(1, most))
 
 
 @no_type_check

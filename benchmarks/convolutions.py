@@ -35,7 +35,7 @@ LARGEST_MEMORY = 2048.0  # MiB
 LARGEST_DIFFERENCE = 1e-10
 # Cost must double when neurons, steps or images do, within a fifth.
 DOUBLED = (1.6, 2.4)
-_SMALL = {"neurons": 784, "steps": 4, "images": 1024}
+_SMALL = {"neurons": 784, "steps": 8, "images": 1024}
 _SEED = 0
 
 # How many of each a localisation must do, and the matrices that it multiplies one after the other.

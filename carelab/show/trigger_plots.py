@@ -1,0 +1,141 @@
+"""Figures of images and triggers: with and without, true and found, and the mask of a trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from carelab.data import MaskTrigger, Trigger
+
+__all__ = ["image_grid", "mask_map", "trigger_comparison"]
+
+_GAP = 1  # white pixels between two images
+
+
+def image_grid(
+    rows: Mapping[str, Float[Tensor, "_ _ _ _"]],
+    *,
+    columns: Sequence[str] = (),
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Axes:
+    """Images side by side, one row a batch, such as the same images with and without a trigger.
+
+    Args:
+        rows: {name of the row: its images (batch, channels, height, width)}, in [0, 1], grey or
+            red, green and blue; all of one shape.
+        columns: what is written above each column, or nothing.
+        ax: where to draw; a new figure by default.
+        label: title of the axes.
+
+    Raises:
+        ValueError: no image, rows of different shapes, another number of channels than 1 or 3,
+            or of columns than images.
+
+    Example:
+        >>> import torch
+        >>> from carelab.show import trigger_plots as plots
+        >>> pictures = torch.rand(4, 1, 8, 8)
+        >>> axes = plots.image_grid({"clean": pictures, "darker": pictures / 2}, columns="abcd")
+    """
+    shapes = {tuple(images.shape) for images in rows.values()}
+    if len(shapes) != 1 or 0 in next(iter(shapes)) or next(iter(shapes))[1] not in (1, 3):
+        raise ValueError(
+            f"rows: got shapes {sorted(shapes)}; allowed: the same shape for all, at least one "
+            "image, 1 or 3 channels"
+        )
+    ((count, _, height, width),) = shapes
+    if columns and len(columns) != count:
+        raise ValueError(f"columns: got {len(columns)} for {count} images; allowed: one for each")
+    ax = _axes(ax)
+    high, wide = height + _GAP, width + _GAP
+    canvas = np.ones((len(rows) * high - _GAP, count * wide - _GAP, 3))
+    for row, images in enumerate(rows.values()):
+        for column, image in enumerate(images.detach().cpu().clamp(0, 1)):
+            picture = image.permute(1, 2, 0).expand(-1, -1, 3).numpy()
+            top, left = row * high, column * wide
+            canvas[top : top + height, left : left + width] = picture
+    ax.imshow(canvas, interpolation="none")
+    ax.grid(False)
+    ax.set_yticks([row * high + (height - 1) / 2 for row in range(len(rows))], list(rows))
+    places = [column * wide + (width - 1) / 2 for column in range(len(columns))]
+    ax.set_xticks(places, list(columns), fontsize="small")
+    ax.tick_params(length=0, bottom=False, labelbottom=False, labeltop=True)
+    ax.spines[:].set_visible(False)
+    ax.set_title(label or "Images")
+    return ax
+
+
+def trigger_comparison(
+    true: Trigger,
+    found: Sequence[Trigger],
+    images: Float[Tensor, "batch channels height width"],
+    *,
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Axes:
+    """What the true trigger and those that were found do to the same images.
+
+    The title has mean |found(x) - true(x)| over the images, in grey levels from 0 to 1.
+
+    Args:
+        true: the attack's trigger.
+        found: estimated or reconstructed triggers; none where the defender found none.
+        images: images to put them on, such as a grey one (batch, channels, height, width).
+        ax: where to draw; a new figure by default.
+        label: title of the axes.
+
+    Raises:
+        ValueError: what `image_grid` refuses, or images that a trigger does not fit.
+
+    Example:
+        >>> import torch
+        >>> from carelab import data
+        >>> from carelab.show import trigger_plots as plots
+        >>> true, near = (data.white_patch((1, 8, 8), size) for size in (2, 3))
+        >>> axes = plots.trigger_comparison(true, [near], torch.full((1, 1, 8, 8), 0.5))
+    """
+    wanted = true(images)
+    rows = {"no trigger": images, "true trigger": wanted}
+    distances = []
+    for number, trigger in enumerate(found, start=1):
+        rows["found trigger" if len(found) == 1 else f"found trigger {number}"] = trigger(images)
+        distances.append(float((trigger(images) - wanted).abs().mean()))
+    said = ", ".join(f"{distance:.3f}" for distance in distances)
+    title = f"mean distance {said} of 1" if found else "no trigger found"
+    return image_grid(rows, ax=ax, label=f"{label or 'Triggers'}: {title}")
+
+
+def mask_map(trigger: MaskTrigger, *, ax: Axes | None = None, label: str | None = None) -> Axes:
+    """Heat map of a trigger's mask: the share of its pattern that each pixel shows, in percent.
+
+    Args:
+        trigger: the trigger that was found.
+        ax: where to draw; a new figure by default.
+        label: title of the axes.
+
+    Example:
+        >>> import torch
+        >>> from carelab.data import MaskTrigger
+        >>> from carelab.show import trigger_plots as plots
+        >>> found = MaskTrigger(mask=torch.rand(1, 8, 8), pattern=torch.rand(3, 8, 8))
+        >>> axes = plots.mask_map(found)
+    """
+    ax = _axes(ax)
+    mask = trigger.mask[0].detach().cpu()
+    image = ax.imshow(100 * mask.numpy(), cmap="cividis", vmin=0, vmax=100, interpolation="none")
+    ax.grid(False)
+    ax.set_xlabel("column (pixels)")
+    ax.set_ylabel("row (pixels)")
+    ax.set_title(f"{label or 'Mask of the found trigger'}: size {float(mask.sum()):.1f} pixels")
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label("pattern shown (%)")
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots(layout="constrained")[1] if ax is None else ax

@@ -30,7 +30,7 @@ __all__ = [
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # Numbers of the widest layer that one pass works on.
-_NUMBERS_A_PASS = {"cpu": 2**16}
+_NUMBERS_A_PASS = {"cpu": 3 * 2**15}
 _NUMBERS_A_PASS_ELSEWHERE = 2**25
 # Fewer rows are not worth the calls of a pass, however wide the layer.
 _FEWEST_ROWS = 32

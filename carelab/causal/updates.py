@@ -283,13 +283,16 @@ def _holding_constant(suffix: Suffix, like: _Piece, unit: Neuron, values: Tensor
     maps = values.expand(1, *like.own.shape[1:-1], len(values)).clone()
     added = weight @ _read(suffix, _run_head(suffix, maps, [unit.index]))
     added = added.view(*like.untouched.shape[:-1], len(values))
+    # A pooling that comes next has its result elsewhere, so that one place serves all values.
+    pools = bool(suffix.tail) and isinstance(suffix.tail[0], nn.MaxPool2d | nn.AvgPool2d)
 
     def hold(piece: _Piece) -> Iterator[Tensor]:
         taken = _read(suffix, piece.hidden[channel])
         without = torch.addmm(piece.untouched.flatten(1), weight, taken, alpha=-1)
         without = without.view(piece.untouched.shape)
+        space = torch.empty_like(without) if pools else None
         for step in range(len(values)):
-            yield without + added[..., step, None]
+            yield torch.add(without, added[..., step, None], out=space)
 
     return hold
 

@@ -117,10 +117,10 @@ def backdoor_run(
     Ours: units ranked by how far the chance of the attack's class falls when each gets its value
     of the clean image (patching), a share of them chosen by short trials on selection images,
     their weights moved until triggered images are answered as clean ones (`unlearn_trigger`).
-    "random" is the same search with as many units drawn at random. "care" is CARE: of the first
-    fully connected layer the 5 neurons with the largest range of E[chance | do], scaled by its
-    swarm. "finetune", "finepruning" and "anp" see the clean images; "finetune_known" sees the
-    triggered ones as well, with their true labels, where there are any.
+    "random" is the same search with as many units drawn at random. "care" is CARE: of the last
+    hidden layer the 5 neurons with the largest range of E[chance | do], scaled by its swarm.
+    "finetune", "finepruning" and "anp" see the clean images; "finetune_known" sees the triggered
+    ones as well, with their true labels, where there are any.
 
     Args:
         case: the network, the data, and the attack, which only makes the defender's triggered

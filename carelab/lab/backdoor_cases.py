@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,78 +54,23 @@ class _Recipe:
     """How the network of a data set is trained and attacked."""
 
     plan: str
-    target: int
-    patch: int
-    margin: int
     epochs: int
-    learning_rate: float
-    batch_size: int
-    shift: int
-    flip: bool
-    light: float
+    target: int = 3
+    patch: int = 4
+    margin: int = 0
+    learning_rate: float = 2e-3
+    batch_size: int = 128
+    shift: int = 0
+    flip: bool = False
+    light: float = 0.0
 
 
 _RECIPES: Mapping[str, _Recipe] = {
-    "digits": _Recipe(
-        plan="digits",
-        target=3,
-        patch=2,
-        margin=0,
-        epochs=30,
-        learning_rate=3e-3,
-        batch_size=64,
-        shift=0,
-        flip=False,
-        light=0.0,
-    ),
-    "mnist": _Recipe(
-        plan="nn5",
-        target=3,
-        patch=4,
-        margin=1,
-        epochs=5,
-        learning_rate=2e-3,
-        batch_size=128,
-        shift=0,
-        flip=False,
-        light=0.0,
-    ),
-    "fashion-mnist": _Recipe(
-        plan="nn6",
-        target=3,
-        patch=4,
-        margin=1,
-        epochs=8,
-        learning_rate=2e-3,
-        batch_size=128,
-        shift=0,
-        flip=False,
-        light=0.0,
-    ),
-    "gtsrb": _Recipe(
-        plan="nn4",
-        target=33,
-        patch=4,
-        margin=0,
-        epochs=60,
-        learning_rate=2e-3,
-        batch_size=64,
-        shift=2,
-        flip=False,
-        light=0.2,
-    ),
-    "cifar10": _Recipe(
-        plan="cifar",
-        target=7,
-        patch=4,
-        margin=0,
-        epochs=20,
-        learning_rate=2e-3,
-        batch_size=128,
-        shift=2,
-        flip=True,
-        light=0.0,
-    ),
+    "digits": _Recipe(plan="digits", epochs=30, patch=2, learning_rate=3e-3, batch_size=64),
+    "mnist": _Recipe(plan="nn5", epochs=5, margin=1),
+    "fashion-mnist": _Recipe(plan="nn6", epochs=8, margin=1),
+    "gtsrb": _Recipe(plan="nn4", epochs=60, target=33, batch_size=64, shift=2, light=0.2),
+    "cifar10": _Recipe(plan="cifar", epochs=20, target=7, shift=2, flip=True),
 }
 
 
@@ -196,22 +142,24 @@ def backdoor_case(
     generator = torch.Generator().manual_seed(seed)
     images = data.load(dataset, generator=generator)
     aimed = _attack(attack, images, recipe)
-    passes = recipe.epochs if epochs is None else epochs
+    training: dict[str, Any] = {
+        "epochs": recipe.epochs if epochs is None else epochs,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate * _FASTER.get(activation, 1),
+        "one_cycle": True,
+    }
 
     def build() -> nn.Module:
         start = _start(network, recipe, images, ACTIVATIONS[activation], generator)
         return fit(
             start,
             poison(images.train, aimed, generator=generator),
-            epochs=passes,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate * _FASTER.get(activation, 1),
-            one_cycle=True,
             augment=shift_and_flip(
                 recipe.shift, flip=recipe.flip, brightness=recipe.light, contrast=recipe.light
             ),
             progress=progress,
             generator=generator,
+            **training,
         )
 
     model = cached_network(
@@ -220,12 +168,11 @@ def backdoor_case(
             "dataset": images.name,
             "sha256": images.sha256,
             "recipe": asdict(recipe),
-            "faster": _FASTER,
+            "training": training,
             "attack": aimed,
             "activation": activation,
             "network": network,
             "residual": _RESIDUAL,
-            "epochs": passes,
             "seed": seed,
         },
     )

@@ -107,16 +107,21 @@ def staged(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def source_key() -> str:
+def source_key(*parts: str) -> str:
     """SHA-256 of the package's source, which has the checksums of all data: results age with it.
+
+    Args:
+        parts: the floors that count, such as "networks" or "records.py"; by default all.
 
     Example:
         >>> from carelab.lab.folders import source_key
-        >>> len(source_key())
-        64
+        >>> source_key("networks") == source_key("data")
+        False
     """
-    files = sorted(_PACKAGE.rglob("*.py"))
-    names = [file.relative_to(_PACKAGE).as_posix() for file in files]
-    sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    listed = "".join(f"{name} {digest}\n" for name, digest in zip(names, sums, strict=True))
+    files = [(file.relative_to(_PACKAGE), file) for file in sorted(_PACKAGE.rglob("*.py"))]
+    listed = "".join(
+        f"{name.as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n"
+        for name, file in files
+        if not parts or name.parts[0] in parts
+    )
     return hashlib.sha256(listed.encode()).hexdigest()

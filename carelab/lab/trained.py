@@ -13,15 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import carelab
-from carelab.lab.folders import check_writable
+from carelab.lab.folders import check_writable, source_key
 from carelab.networks import load, save
 from carelab.networks.tensorfiles import digest
 
 __all__ = ["cached_network", "network_key"]
 
 _log = logging.getLogger(__name__)
-_PACKAGE = Path(carelab.__file__).resolve().parent
 # What trains a network: the sources on which its weights depend.
 _SOURCES = ("records.py", "networks", "data")
 
@@ -101,19 +99,9 @@ def network_key(describes: Mapping[str, object]) -> str:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "processor": torch.backends.cpu.get_cpu_capability(),
-        "sources": _sources(),
+        "sources": source_key(*_SOURCES),
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-
-
-def _sources() -> dict[str, str]:
-    """Sha256 of each source file that the weights depend on."""
-    files = {file.relative_to(_PACKAGE): file for file in _PACKAGE.rglob("*.py")}
-    return {
-        name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for name, file in files.items()
-        if name.parts[0] in _SOURCES
-    }
 
 
 def _plain(value: object, key: str) -> object:

@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from carelab.lab import cached_network, trained
+from carelab.lab import cached_network, folders, trained
 from carelab.lab.trained import network_key
 from carelab.networks import conv_network, fingerprint, fit, mlp
 from carelab.records import Samples
@@ -204,7 +204,7 @@ def test_the_sources_that_train_decide_the_key_and_no_others(tmp_path, monkeypat
     for name in ("records.py", "networks/fit.py", "data/deep/load.py", "repair/care.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one = 1\n")
-    monkeypatch.setattr(trained, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(folders, "_PACKAGE", tmp_path)
     key = network_key({})
     (tmp_path / "repair" / "care.py").write_text("one = 2\n")
     assert network_key({}) == key

@@ -196,7 +196,7 @@ def test_a_data_file_that_is_nowhere(data_folder: Path) -> None:
     result = command("data", "fetch", "adf-credit")
     refused(result, f"{CREDIT.as_posix()} could not be fetched from https://raw.")
     assert "Network is unreachable" in result.stderr
-    assert "use embedded-census or embedded-credit, which need no file" in result.stderr
+    assert "use embedded-census, embedded-credit or digits, which need no file" in result.stderr
     assert not list(data_folder.parent.glob("cache/**/credit_sample"))
 
 

@@ -64,13 +64,17 @@ def _norms(model: nn.Module, layer: str) -> Float[Tensor, " neurons"]:
     modules = ordered_modules(model)
     names = [name for name, _ in modules]
     before = dict(modules)[pre_activation(model, layer)]
+    # A normalisation passes on what it gets; anything else with weights would be passed over.
     behind = [
         module
         for _, module in modules[names.index(layer) + 1 :]
-        if isinstance(module, nn.Linear | nn.Conv2d)
+        if any(True for _ in module.parameters())
+        and not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
     ]
-    if not behind:
-        raise ValueError(f"layer: got {layer!r}; allowed: an activation with weights behind it")
+    if not behind or not isinstance(behind[0], nn.Linear | nn.Conv2d):
+        raise ValueError(
+            f"layer: got {layer!r}; allowed: an activation that a Linear or Conv2d layer reads"
+        )
     incoming = _weight(before).flatten(1).square().sum(dim=1)
     bias = dict(before.named_parameters()).get("bias")
     if bias is not None:

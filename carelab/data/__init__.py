@@ -2,7 +2,7 @@
 
 from carelab.data.adf import adf_bank, adf_census, adf_credit
 from carelab.data.adf_networks import adf_network
-from carelab.data.augmentation import shift_and_flip
+from carelab.data.augmentation import augmented_copies, other_views, shift_and_flip
 from carelab.data.fetching import DataError
 from carelab.data.generated import census_model, credit_model, embedded_census, embedded_credit
 from carelab.data.images import cifar10, digits, fashion_mnist, gtsrb, mnist
@@ -42,6 +42,7 @@ __all__ = [
     "adf_credit",
     "adf_network",
     "adult",
+    "augmented_copies",
     "backdoor_ground",
     "bank",
     "bias_ground",
@@ -68,6 +69,7 @@ __all__ = [
     "load_trigger",
     "mnist",
     "noise_blend",
+    "other_views",
     "plant",
     "planted_fault",
     "planted_faults",

@@ -231,7 +231,7 @@ def _download(file: RemoteFile, progress: bool) -> Path:
     )
     by_hand = (
         f"put the file at {target} by hand or into a folder named by {_VARIABLE} (as "
-        f"{file.path}), or use embedded-census or embedded-credit, which need no file"
+        f"{file.path}), or use embedded-census, embedded-credit or digits, which need no file"
     )
     try:
         _fetch(fetcher, file, progress)

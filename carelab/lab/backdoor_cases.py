@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from carelab.data import (
     Attack,
     SinusoidTrigger,
     Trigger,
+    augmented_copies,
     noise_blend,
+    other_views,
     poison,
     shift_and_flip,
     warp,
@@ -62,14 +64,30 @@ class _Recipe:
     batch_size: int = 128
     shift: int = 0
     flip: bool = False
-    light: float = 0.0
+    copies: int = 1
+    views: Mapping[str, float] | None = None
 
 
 _RECIPES: Mapping[str, _Recipe] = {
     "digits": _Recipe(plan="digits", epochs=30, patch=2, learning_rate=3e-3, batch_size=64),
     "mnist": _Recipe(plan="nn5", epochs=5, margin=1),
     "fashion-mnist": _Recipe(plan="nn6", epochs=8, margin=1),
-    "gtsrb": _Recipe(plan="nn4", epochs=60, target=33, batch_size=64, shift=2, light=0.2),
+    # Few photographs: each is learned from several views, on which the trigger is put afterwards.
+    "gtsrb": _Recipe(
+        plan="nn4",
+        epochs=6,
+        target=33,
+        batch_size=64,
+        copies=20,
+        views={
+            "rotation": 15,
+            "zoom": 0.2,
+            "shear": 0.1,
+            "shift": 2.4,
+            "exposure": 1.2,
+            "contrast": 0.5,
+        },
+    ),
     "cifar10": _Recipe(plan="cifar", epochs=20, target=7, shift=2, flip=True),
 }
 
@@ -101,6 +119,7 @@ def backdoor_case(
     activation: str = "relu",
     *,
     network: str = "paper",
+    target: int | None = None,
     seed: int = 0,
     epochs: int | None = None,
     progress: bool = False,
@@ -113,12 +132,13 @@ def backdoor_case(
             (clean labels), all-to-all (a patch that moves every class on by one), or none.
         activation: relu, sigmoid or gelu.
         network: paper, CARE's network for the data set, or residual, a small residual one.
+        target: the class attacked, where all triggered images go to one; by default CARE's.
         seed: decides split, first weights, poisoned images and order of training.
         epochs: passes through the training images; by default what the data set needs.
         progress: show a bar while it trains.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a target that is no class.
         DataError: data that are neither at hand nor to be fetched.
 
     Source: CARE, section 5.3: architectures, targets and patches; the other attacks as their
@@ -139,6 +159,8 @@ def backdoor_case(
         if given not in known:
             raise ValueError(f"{name}: got {given!r}; allowed: {', '.join(known)}")
     recipe = _RECIPES[dataset]
+    if target is not None:
+        recipe = replace(recipe, target=target)
     generator = torch.Generator().manual_seed(seed)
     images = data.load(dataset, generator=generator)
     aimed = _attack(attack, images, recipe)
@@ -151,12 +173,14 @@ def backdoor_case(
 
     def build() -> nn.Module:
         start = _start(network, recipe, images, ACTIVATIONS[activation], generator)
+        learned = images.train
+        if recipe.views is not None:
+            change = other_views(**recipe.views)
+            learned = augmented_copies(learned, recipe.copies, change, generator=generator)
         return fit(
             start,
-            poison(images.train, aimed, generator=generator),
-            augment=shift_and_flip(
-                recipe.shift, flip=recipe.flip, brightness=recipe.light, contrast=recipe.light
-            ),
+            poison(learned, aimed, generator=generator),
+            augment=shift_and_flip(recipe.shift, flip=recipe.flip),
             progress=progress,
             generator=generator,
             **training,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,7 @@ from carelab.data import MaskTrigger, triggered
 from carelab.lab.backdoor_cases import BackdoorCase
 from carelab.networks import predict
 from carelab.properties import (
+    Detection,
     Property,
     Reconstruction,
     TargetClasses,
@@ -23,7 +24,15 @@ from carelab.properties import (
 )
 from carelab.records import Samples
 
-__all__ = ["SETTINGS", "Defence", "Knowledge", "known_attack", "prepare_defence"]
+__all__ = [
+    "SCAN_STEPS",
+    "SETTINGS",
+    "Defence",
+    "Knowledge",
+    "known_attack",
+    "prepare_defence",
+    "suspected",
+]
 
 # Clean images and triggered images that the defender has.
 SETTINGS: Mapping[str, tuple[int, int]] = {
@@ -35,7 +44,7 @@ SETTINGS: Mapping[str, tuple[int, int]] = {
 # One in five of the defender's images is kept apart for choosing.
 _FOR_CHOOSING = 5
 # Steps of the search over all classes, and how often the suspected one is searched again.
-_SCAN_STEPS = 60
+SCAN_STEPS = 60
 _AGAIN = 3
 # An estimated trigger is used where it moves this share of what the true one moves.
 _WORKS = 0.8
@@ -161,6 +170,25 @@ def known_attack(
     return replace(found, seconds=time.perf_counter() - started)
 
 
+def suspected(
+    reconstructions: Sequence[Reconstruction], rule: Callable[..., Detection] = detect_target
+) -> tuple[int, ...]:
+    """Classes that a rule suspects, smallest trigger first; none where too few triggers succeed.
+
+    Args:
+        reconstructions: one of each class.
+        rule: `detect_target` or `detect_target_by_deviation`.
+
+    Example:
+        >>> from carelab.lab.backdoor_defence import suspected
+        >>> suspected([])
+        ()
+    """
+    if sum(one.success >= _SUCCEEDS for one in reconstructions) < _COMPARED:
+        return ()
+    return rule(reconstructions, wanted=_SUCCEEDS).suspects
+
+
 def _from_images(
     model: nn.Module,
     defence: Defence,
@@ -206,11 +234,9 @@ def _from_nothing(
 ) -> Knowledge:
     images = defence.clean.inputs
     reconstructions = reconstruct_triggers(
-        model, images, targets=range(classes), steps=_SCAN_STEPS, generator=generator
+        model, images, targets=range(classes), steps=SCAN_STEPS, generator=generator
     )
-    detected: tuple[int, ...] = ()
-    if sum(one.success >= _SUCCEEDS for one in reconstructions) >= _COMPARED:
-        detected = detect_target(reconstructions, wanted=_SUCCEEDS).suspects
+    detected = suspected(reconstructions)
     working = [one for one in reconstructions if one.success >= _WORKS] or list(reconstructions)
     target = detected[0] if detected else min(working, key=lambda one: one.size).target
     # Several starts end at different triggers, all of which the network must unlearn.

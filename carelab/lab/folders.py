@@ -111,7 +111,8 @@ def source_key(*parts: str) -> str:
     """SHA-256 of the package's source, which has the checksums of all data: results age with it.
 
     Args:
-        parts: the floors that count, such as "networks" or "records.py"; by default all.
+        parts: the floors and modules that count, such as "networks", "records.py" or
+            "data/images.py"; by default all.
 
     Example:
         >>> from carelab.lab.folders import source_key
@@ -122,6 +123,6 @@ def source_key(*parts: str) -> str:
     listed = "".join(
         f"{name.as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n"
         for name, file in files
-        if not parts or name.parts[0] in parts
+        if not parts or name.parts[0] in parts or name.as_posix() in parts
     )
     return hashlib.sha256(listed.encode()).hexdigest()

@@ -20,8 +20,35 @@ from carelab.networks.tensorfiles import digest
 __all__ = ["cached_network", "network_key"]
 
 _log = logging.getLogger(__name__)
-# What trains a network: the sources on which its weights depend.
-_SOURCES = ("records.py", "networks", "data")
+# What trains a network: the sources on which its weights depend. Reading other formats and other
+# kinds of data is not among them, so that work on these trains nothing anew.
+_SOURCES = (
+    "records.py",
+    *(
+        f"networks/{name}.py"
+        for name in (
+            "architectures",
+            "convolutional",
+            "inputs",
+            "layers",
+            "residual",
+            "starts",
+            "training",
+        )
+    ),
+    *(
+        f"data/{name}.py"
+        for name in (
+            "augmentation",
+            "image_files",
+            "images",
+            "poisoning",
+            "sampling",
+            "trigger_builders",
+            "triggers",
+        )
+    ),
+)
 
 
 def cached_network(

@@ -16,7 +16,7 @@ from carelab.networks.layers import (
 )
 from carelab.networks.residual import Residual, residual_network
 from carelab.networks.tracing import as_sequential
-from carelab.networks.training import Epoch, accuracy, fit, logits, predict
+from carelab.networks.training import Epoch, accuracy, fit, labels_of, logits, predict
 
 __all__ = [
     "PAPER_PLANS",
@@ -35,6 +35,7 @@ __all__ = [
     "hidden_layers",
     "hidden_neurons",
     "input_features",
+    "labels_of",
     "load",
     "load_into",
     "logits",

@@ -219,12 +219,28 @@ def accuracy(model: nn.Module, samples: Samples, *, batch_size: int = 8192) -> f
         >>> 0 <= networks.accuracy(model, samples) <= 1
         True
     """
-    labels = _labels(samples, "samples")
+    labels = labels_of(samples, "samples")
     predicted = predict(model, samples.inputs, batch_size=batch_size)
     return (predicted == labels).double().mean().item()
 
 
-def _labels(samples: Samples, argument: str) -> Int[Tensor, " batch"]:
+def labels_of(samples: Samples, argument: str = "samples") -> Int[Tensor, " batch"]:
+    """The labels of samples that must have them.
+
+    Args:
+        samples: the samples.
+        argument: what an error calls them.
+
+    Raises:
+        ValueError: no sample, or samples without labels.
+
+    Example:
+        >>> import torch
+        >>> from carelab import networks, records
+        >>> networks.labels_of(records.Samples(inputs=torch.eye(2)), "selection")
+        Traceback (most recent call last):
+        ValueError: selection: got samples without labels; allowed: labelled samples
+    """
     if samples.labels is None:
         raise ValueError(f"{argument}: got samples without labels; allowed: labelled samples")
     if len(samples) == 0:
@@ -261,7 +277,7 @@ def _learn(
     total = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
     model.train()
     for batch in batches:
-        labels = _labels(batch, "train").long()
+        labels = labels_of(batch, "train").long()
         loss = functional.cross_entropy(model(_laid_out(batch.inputs)), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -282,7 +298,7 @@ def _laid_out(inputs: Tensor) -> Tensor:
 
 
 def _loss(model: nn.Module, samples: Samples) -> float:
-    labels = _labels(samples, "selection").long()
+    labels = labels_of(samples, "selection").long()
     return functional.cross_entropy(logits(model, samples.inputs), labels).item()
 
 
@@ -311,7 +327,7 @@ def _check_options(
 
 
 def _check_samples(model: nn.Module, samples: Samples, argument: str) -> None:
-    labels = _labels(samples, argument)
+    labels = labels_of(samples, argument)
     if not torch.isfinite(samples.inputs).all():
         raise ValueError(f"{argument}: got inputs that are not finite; allowed: finite numbers")
     classes = logits(model, samples.inputs[:1]).shape[1]

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from carelab.causal import activations
-from carelab.networks import check_inputs, fit, ordered_modules, pre_activation, split
+from carelab.networks import (
+    check_inputs,
+    fit,
+    labels_of,
+    ordered_modules,
+    pre_activation,
+    split,
+)
 from carelab.records import Neuron, Samples
 from carelab.repair.channels import cut_out, keeps_accuracy, prunable_layers, put_back
 from carelab.repair.edits import outgoing_columns
@@ -58,6 +65,7 @@ def fine_tune(
         >>> clean = records.Samples(inputs=torch.rand(8, 1, 4, 4), labels=torch.arange(8) % 2)
         >>> tuned = repair.fine_tune(model, clean, epochs=2, generator=g)
     """
+    labels_of(samples)
     return fit(
         model,
         samples,
@@ -158,6 +166,8 @@ def fine_prune(
     if chosen not in prunable_layers(model):
         known = ", ".join(prunable_layers(model))
         raise ValueError(f"layer: got {chosen!r}; allowed: {known}")
+    labels_of(samples)
+    labels_of(selection, "selection")
     order = dormant_first(model, samples.inputs, chosen)
     check_inputs(model, selection.inputs)
     # What comes before the weights that read the layer stays the same, so it runs once.

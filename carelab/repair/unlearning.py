@@ -63,7 +63,8 @@ def unlearn_trigger(
         generator: draws the batches.
 
     Raises:
-        ValueError: neither a trigger nor known triggered images, or what the search refuses.
+        ValueError: no guilty unit or one that comes twice, neither a trigger nor known triggered
+            images, or what the search refuses.
 
     Example:
         >>> import torch, carelab as cl
@@ -75,6 +76,8 @@ def unlearn_trigger(
         ...     m, guilty, rows, rows, [patch], prop, steps=2, generator=g).status
         'improved'
     """
+    if not guilty or len(set(guilty)) < len(guilty):
+        raise ValueError(f"guilty: got {len(guilty)} units; allowed: at least one, each only once")
     if not triggers and known is None:
         raise ValueError("triggers, known: got neither; allowed: at least one of them")
     before = partial(_chances, model)

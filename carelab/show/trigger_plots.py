@@ -12,7 +12,7 @@ from torch import Tensor
 
 from carelab.data import MaskTrigger, Trigger
 
-__all__ = ["image_grid", "mask_map", "trigger_comparison"]
+__all__ = ["image_grid", "mask_map", "trigger_comparison", "trigger_sizes"]
 
 _GAP = 1  # white pixels between two images
 
@@ -134,6 +134,55 @@ def mask_map(trigger: MaskTrigger, *, ax: Axes | None = None, label: str | None 
     ax.set_ylabel("row (pixels)")
     ax.set_title(f"{label or 'Mask of the found trigger'}: size {float(mask.sum()):.1f} pixels")
     ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label("pattern shown (%)")
+    return ax
+
+
+def trigger_sizes(
+    sizes: Mapping[str, Float[Tensor, " classes"]],
+    targets: Sequence[int | None],
+    *,
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Axes:
+    """The smallest trigger of each class, one column a network, the attacked class marked.
+
+    Args:
+        sizes: {name of the network: size of each class's smallest trigger, in pixels (classes)}.
+        targets: the class attacked in each network, None where there is none.
+        ax: where to draw; a new figure by default.
+        label: title of the axes.
+
+    Raises:
+        ValueError: no network, or another number of targets than of networks.
+
+    Example:
+        >>> import torch
+        >>> from carelab.show import trigger_plots as plots
+        >>> sizes = {"clean": torch.rand(10), "attacked": torch.rand(10)}
+        >>> axes = plots.trigger_sizes(sizes, [None, 3])
+    """
+    if not sizes or len(targets) != len(sizes):
+        raise ValueError(
+            f"targets: got {len(targets)} for {len(sizes)} networks; allowed: at least one "
+            "network, and one target (or None) for each"
+        )
+    ax = _axes(ax)
+    for place, (values, target) in enumerate(zip(sizes.values(), targets, strict=True)):
+        own = values.detach().cpu().double().clamp(min=0.01).numpy()
+        others = np.delete(own, [] if target is None else [target])
+        ax.scatter(
+            [place] * len(others), others, s=18, color="C0", alpha=0.7, label="other classes"
+        )
+        if target is not None:
+            marked = {"marker": "D", "s": 36, "color": "C3", "label": "attacked class"}
+            ax.scatter([place], [own[target]], **marked)
+    ax.set_yscale("log")
+    ax.set_xticks(range(len(sizes)), list(sizes), rotation=90, fontsize="small")
+    ax.set_ylabel("size of the smallest trigger (pixels)")
+    handles, names = ax.get_legend_handles_labels()
+    first = dict(zip(names, handles, strict=True))
+    ax.legend(first.values(), first.keys())
+    ax.set_title(label or "Smallest trigger of each class")
     return ax
 
 

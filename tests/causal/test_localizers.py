@@ -5,7 +5,7 @@ import torch
 
 from carelab.causal.localizers import LOCALIZERS, Localizer
 from carelab.causal.magnitude import weight_magnitudes
-from carelab.networks import cnn, hidden_neurons, mlp
+from carelab.networks import cnn, hidden_layers, hidden_neurons, mlp, residual_network
 from carelab.records import Evidence, Neuron, Samples, WholeLayer
 from tests.faults import LowLogit, backup_evidence, backup_network
 from tests.tables import fairness, network, rows, seeded
@@ -144,3 +144,7 @@ def test_magnitudes_that_cannot_be_told() -> None:
         weight_magnitudes(model, units=[Neuron("relu1", 3)])
     with pytest.raises(ValueError, match="units: got relu1; allowed: single neurons"):
         weight_magnitudes(model, units=[WholeLayer("relu1")])
+    residual = residual_network((1, 4, 4), (2,), 1, 2, generator=seeded())
+    first = next(iter(hidden_layers(residual)))
+    with pytest.raises(ValueError, match="allowed: an activation that a Linear or Conv2d layer"):
+        weight_magnitudes(residual, units=[Neuron(first, 0)])

@@ -42,7 +42,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackdoorCase]:
         short = partial(adversarial_neuron_pruning, steps=30)
         patch.setattr(backdoor, "adversarial_neuron_pruning", short)
         patch.setattr(backdoor, "_TRIAL_STEPS", 10)
-        patch.setattr(backdoor_defence, "_SCAN_STEPS", 30)
+        patch.setattr(backdoor_defence, "SCAN_STEPS", 30)
         patch.setattr(backdoor_defence, "_AGAIN", 1)
         yield backdoor_case("digits", epochs=10)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from carelab.lab import cached_network, folders, trained
+from carelab.lab import backdoor_cases, cached_network, folders, trained
+from carelab.lab.backdoor_cases import backdoor_case
 from carelab.lab.trained import network_key
 from carelab.networks import conv_network, fingerprint, fit, mlp
 from carelab.records import Samples
@@ -201,19 +203,48 @@ def test_torch_its_threads_and_the_processor_decide_the_key(monkeypatch):
 
 
 def test_the_sources_that_train_decide_the_key_and_no_others(tmp_path, monkeypatch):
-    for name in ("records.py", "networks/fit.py", "data/deep/load.py", "repair/care.py"):
+    names = (
+        "records.py",
+        "networks/training.py",
+        "data/images.py",
+        "data/adf.py",
+        "repair/care.py",
+    )
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one = 1\n")
     monkeypatch.setattr(folders, "_PACKAGE", tmp_path)
     key = network_key({})
-    (tmp_path / "repair" / "care.py").write_text("one = 2\n")
-    assert network_key({}) == key
-    for name in ("records.py", "networks/fit.py", "data/deep/load.py"):
+    for name in names[3:]:
+        (tmp_path / name).write_text("one = 2\n")
+        assert network_key({}) == key
+    for name in names[:3]:
         (tmp_path / name).write_text("one = 2\n")
         assert network_key({}) != key
         key = network_key({})
-    (tmp_path / "data" / "deep" / "load.py").rename(tmp_path / "data" / "load.py")
+    (tmp_path / "data" / "images.py").rename(tmp_path / "data" / "triggers.py")
     assert network_key({}) != key
+
+
+def test_all_that_runs_in_training_is_among_the_sources(monkeypatch):
+    package, used = Path(trained.__file__).parents[1], set()
+
+    def record(frame, event, argument):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(package):
+            used.add(path.relative_to(package).as_posix())
+
+    monkeypatch.setattr(backdoor_cases, "cached_network", lambda build, describes: build())
+    sys.setprofile(record)
+    try:
+        for attack, network in (("warp", "paper"), ("blend", "residual"), ("badnets", "paper")):
+            backdoor_case("digits", attack, network=network, activation="sigmoid", epochs=1)
+    finally:
+        sys.setprofile(None)
+    # Where data come from and which recipe trains is in the description, as checksums and values.
+    assert used - {"data/registry.py", "lab/backdoor_cases.py"} <= set(trained._SOURCES)
+    assert {"networks/training.py", "data/poisoning.py"} <= used
+    assert all((package / name).is_file() for name in trained._SOURCES)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_misuse() -> None:
         unlearn_trigger(
             model, [GUILTY], clean, clean.take(slice(0, 0)), [corner], PROP, generator=seeded()
         )
-    with pytest.raises(ValueError, match="neurons: got"):
+    with pytest.raises(ValueError, match="guilty: got"):
         unlearn_trigger(model, [], clean, clean, [corner], PROP, generator=seeded())
     with pytest.raises(ValueError, match="steps, learning_rate, averaged: got 1"):
         unlearn_trigger(model, [GUILTY], clean, clean, [corner], PROP, steps=1, generator=seeded())

@@ -86,6 +86,18 @@ def test_one_row_per_metric_and_one_column_per_method():
     ]
 
 
+def test_ours_is_after_and_other_methods_stand_beside_it():
+    result = _result()
+    after = {"finetune": {"accuracy": 0.83}, "ours": {"accuracy": 0.84}}
+    result["results"] = {"before": {"accuracy": 0.85}, "after": after, "detection": {"hits": 2}}
+    reader = _Reader(report_page({"a": result}, {"a": PNG}))
+    start = reader.rows.index(["metric", "before", "after", "finetune"])
+    assert reader.rows[start + 1] == ["accuracy", "0.850", "0.840", "0.830"]
+    del after["ours"]
+    rows = _Reader(report_page({"a": result}, {"a": PNG})).rows
+    assert ["metric", "before", "after"] in rows
+
+
 def test_the_summary_sets_the_experiments_of_a_notebook_side_by_side():
     results = {
         "10_fairness-age": _result(title="age"),

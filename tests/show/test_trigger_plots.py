@@ -65,3 +65,19 @@ def test_a_mask_is_drawn_in_percent_with_its_size():
     ax = plots.mask_map(MaskTrigger(mask=mask, pattern=torch.zeros(3, 2, 2)))
     assert np.asarray(ax.images[0].get_array()).tolist() == [[0, 25], [100, 50]]
     assert "size 1.8 pixels" in ax.get_title()
+
+
+def test_the_attacked_class_is_marked_among_the_sizes():
+    sizes = {"clean": torch.tensor([3.0, 4.0, 5.0]), "attacked": torch.tensor([3.0, 0.0, 5.0])}
+    ax = plots.trigger_sizes(sizes, [None, 1])
+    places = [np.asarray(dots.get_offsets()).tolist() for dots in ax.collections]
+    # A trigger without a pixel has no logarithm: it stands at a hundredth.
+    assert places == [[[0, 3], [0, 4], [0, 5]], [[1, 3], [1, 5]], [[1, 0.01]]]
+    assert ax.get_yscale() == "log"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "other classes",
+        "attacked class",
+    ]
+    for wrong in ({}, {"a": torch.ones(2), "b": torch.ones(2)}):
+        with pytest.raises(ValueError, match=f"targets: got 1 for {len(wrong)} networks"):
+            plots.trigger_sizes(wrong, [None])

@@ -23,14 +23,16 @@ from carelab.lab.backdoor_cases import BackdoorCase
 from carelab.lab.backdoor_defence import Defence, Knowledge, known_attack, prepare_defence
 from carelab.networks import (
     accuracy,
+    feature_positions,
     hidden_layers,
     hidden_neurons,
     labels_of,
+    ordered_modules,
     pre_activation,
     predict,
 )
 from carelab.properties import attack_success_rate, violation_rate
-from carelab.records import Neuron, Ranking, Repair, Samples
+from carelab.records import Neuron, Ranking, Repair, Samples, UnitEffects
 from carelab.repair import (
     adversarial_neuron_pruning,
     apply_repair,
@@ -85,6 +87,7 @@ class BackdoorRun:
         after: the repaired networks, method by method.
         seconds: wall time of each method's repair, and of "knowledge" and "localization".
         ranking: all units by how far patching them lowers the chance of the attack's class.
+        positions: the same effect of each number of the last feature map; None without a map.
         guilty: the units that our repair changed.
         candidates: selection cost of each number of units that was tried for a few steps.
         knowledge: what the defender found out.
@@ -96,6 +99,7 @@ class BackdoorRun:
     after: Mapping[str, BackdoorMeasures]
     seconds: Mapping[str, float]
     ranking: Ranking
+    positions: UnitEffects | None
     guilty: tuple[Neuron, ...]
     candidates: Mapping[int, float]
     knowledge: Knowledge
@@ -107,6 +111,7 @@ class _Found:
     """The units to repair, and how they were chosen."""
 
     ranking: Ranking
+    positions: UnitEffects | None
     guilty: tuple[Neuron, ...]
     candidates: Mapping[int, float]
 
@@ -180,6 +185,7 @@ def backdoor_run(
         after={name: measure(model) for name, model in after.items()},
         seconds=seconds,
         ranking=found.ranking,
+        positions=found.positions,
         guilty=found.guilty,
         candidates=found.candidates,
         knowledge=knowledge,
@@ -247,10 +253,9 @@ def _guilty(
     moved, victims = (
         samples.take(slice(0, _PAIRS)) for samples in _pairs(defence, knowledge, defence.clean)
     )
-    effects = patching_effects(
-        model, moved, knowledge.prop, references=victims, units=_editable(model)
-    )
-    ranking = rank_units(effects)
+    patched = partial(patching_effects, model, moved, knowledge.prop, references=victims)
+    ranking = rank_units(patched(units=_editable(model)))
+    places = _last_map(model, moved)
     units = tuple(unit for unit in ranking.units if isinstance(unit, Neuron))
     candidates = {}
     for share in _SHARES:
@@ -260,7 +265,12 @@ def _guilty(
     # A selection image decides little: as long as fewer units cost no more than one more image.
     allowed = min(candidates.values()) + 1 / len(defence.selection)
     count = min(count for count, cost in candidates.items() if cost <= allowed)
-    return _Found(ranking=ranking, guilty=units[:count], candidates=candidates)
+    return _Found(
+        ranking=ranking,
+        positions=patched(units=places) if places else None,
+        guilty=units[:count],
+        candidates=candidates,
+    )
 
 
 def _selection_cost(
@@ -288,6 +298,14 @@ def _editable(model: nn.Module) -> tuple[Neuron, ...]:
             continue
         layers.append(layer)
     return hidden_neurons(model, layers=layers)
+
+
+def _last_map(model: nn.Module, samples: Samples) -> tuple[Neuron, ...]:
+    """Every number of the feature map that is flattened, or none where images are."""
+    names = [name for name, _ in ordered_modules(model)]
+    kinds = [type(module) for _, module in ordered_modules(model)]
+    at = kinds.index(nn.Flatten) if nn.Flatten in kinds else 0
+    return feature_positions(model, names[at - 1], samples.inputs.shape[1:]) if at else ()
 
 
 def _unlearn(

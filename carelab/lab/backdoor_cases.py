@@ -62,9 +62,9 @@ class _Recipe:
     margin: int = 0
     learning_rate: float = 2e-3
     batch_size: int = 128
+    copies: int = 1
     shift: int = 0
     flip: bool = False
-    copies: int = 1
     views: Mapping[str, float] | None = None
 
 
@@ -72,7 +72,6 @@ _RECIPES: Mapping[str, _Recipe] = {
     "digits": _Recipe(plan="digits", epochs=30, patch=2, learning_rate=3e-3, batch_size=64),
     "mnist": _Recipe(plan="nn5", epochs=5, margin=1),
     "fashion-mnist": _Recipe(plan="nn6", epochs=8, margin=1),
-    # Few photographs: each is learned from several views, on which the trigger is put afterwards.
     "gtsrb": _Recipe(
         plan="nn4",
         epochs=6,
@@ -88,7 +87,7 @@ _RECIPES: Mapping[str, _Recipe] = {
             "contrast": 0.5,
         },
     ),
-    "cifar10": _Recipe(plan="cifar", epochs=20, target=7, shift=2, flip=True),
+    "cifar10": _Recipe(plan="cifar", epochs=3, target=7, copies=4, shift=2, flip=True),
 }
 
 
@@ -174,13 +173,15 @@ def backdoor_case(
     def build() -> nn.Module:
         start = _start(network, recipe, images, ACTIVATIONS[activation], generator)
         learned = images.train
-        if recipe.views is not None:
-            change = other_views(**recipe.views)
+        if recipe.copies > 1:
+            change = shift_and_flip(recipe.shift, flip=recipe.flip)
+            if recipe.views is not None:
+                change = other_views(**recipe.views)
+            # Before the trigger is put on: moved with the image, a patch is learned half as well.
             learned = augmented_copies(learned, recipe.copies, change, generator=generator)
         return fit(
             start,
             poison(learned, aimed, generator=generator),
-            augment=shift_and_flip(recipe.shift, flip=recipe.flip),
             progress=progress,
             generator=generator,
             **training,

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from carelab.data import MaskTrigger, Trigger
+from carelab.records import Neuron, UnitEffects
 
-__all__ = ["image_grid", "mask_map", "trigger_comparison", "trigger_sizes"]
+__all__ = ["image_grid", "mask_map", "place_map", "trigger_comparison", "trigger_sizes"]
 
 _GAP = 1  # white pixels between two images
 
@@ -134,6 +135,47 @@ def mask_map(trigger: MaskTrigger, *, ax: Axes | None = None, label: str | None 
     ax.set_ylabel("row (pixels)")
     ax.set_title(f"{label or 'Mask of the found trigger'}: size {float(mask.sum()):.1f} pixels")
     ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label("pattern shown (%)")
+    return ax
+
+
+def place_map(effects: UnitEffects, *, ax: Axes | None = None, label: str | None = None) -> Axes:
+    """Heat map of the effects at each place of a feature map, those of its channels summed.
+
+    Args:
+        effects: effects of positions of one layer, as of `networks.feature_positions`.
+        ax: where to draw; a new figure by default.
+        label: what the colour bar says; by default what the effects measure.
+
+    Raises:
+        ValueError: no unit, units that are no positions, or positions of several layers.
+
+    Example:
+        >>> import torch
+        >>> from carelab import records
+        >>> from carelab.show import trigger_plots as plots
+        >>> units = tuple(records.Neuron("pool1", 0, (place, 0)) for place in range(3))
+        >>> effects = records.UnitEffects(measure="fall when cured", units=units, samples=9,
+        ...     effect=torch.rand(3).double(), covariance=torch.eye(3).double())
+        >>> axes = plots.place_map(effects)
+    """
+    found = [unit for unit in effects.units if isinstance(unit, Neuron) and len(unit.position) == 2]
+    if not found or len(found) < len(effects.units) or len({unit.layer for unit in found}) > 1:
+        raise ValueError(
+            f"effects: got {len(effects.units)} units, {len(found)} of them positions of maps; "
+            "allowed: at least one, all positions of one layer"
+        )
+    ax = _axes(ax)
+    cells = np.zeros([1 + max(unit.position[axis] for unit in found) for axis in range(2)])
+    for unit, effect in zip(found, effects.effect.tolist(), strict=True):
+        cells[unit.position] += effect
+    limit = float(np.abs(cells).max()) or 1.0
+    image = ax.imshow(cells, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
+    ax.grid(False)
+    ax.set_xlabel(f"column of {found[0].layer}")
+    ax.set_ylabel("row")
+    channels = len({unit.index for unit in found})
+    ax.set_title(f"Where: {channels} channels summed")
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label(label or effects.measure)
     return ax
 
 

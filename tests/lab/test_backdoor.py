@@ -115,6 +115,22 @@ def test_without_triggered_images_a_reconstruction_stands_in(blind: BackdoorRun)
     assert ours.accuracy >= blind.before.accuracy - 0.03
 
 
+def test_the_positions_say_where_the_patch_is(watched: Watched) -> None:
+    # Pooled twice, the 8 x 8 pixels give 2 x 2 places; the patch is white in the lower right.
+    positions = watched.run.positions
+    assert positions is not None
+    assert {unit.layer for unit in positions.units} == {"pool2"}
+    places = torch.zeros(2, 2, dtype=torch.float64)
+    for unit, effect in zip(positions.units, positions.effect, strict=True):
+        assert isinstance(unit, Neuron)
+        places[unit.position] += effect
+    assert places.argmax() == 3
+
+
+def test_a_network_without_feature_map_has_no_positions() -> None:
+    assert run(handmade_case(), "a", methods=()).positions is None
+
+
 def test_every_method_is_measured(watched: Watched, blind: BackdoorRun) -> None:
     assert set(watched.run.after) == {"ours", *BASELINES}
     assert set(blind.after) == {"ours", *BASELINES} - {"finetune_known"}

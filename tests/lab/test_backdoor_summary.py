@@ -91,6 +91,7 @@ def run(
             last=torch.tensor([1, 2]),
             level=0.95,
         ),
+        positions=None,
         guilty=(unit,),
         candidates={1: 0.25},
         knowledge=Knowledge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from matplotlib import pyplot
 
 from carelab.data import MaskTrigger, white_patch
+from carelab.records import Neuron, UnitEffects
 from carelab.show import trigger_plots as plots
 
 
@@ -81,3 +83,27 @@ def test_the_attacked_class_is_marked_among_the_sizes():
     for wrong in ({}, {"a": torch.ones(2), "b": torch.ones(2)}):
         with pytest.raises(ValueError, match=f"targets: got 1 for {len(wrong)} networks"):
             plots.trigger_sizes(wrong, [None])
+
+
+def test_effects_of_channels_add_up_at_their_place():
+    units = [Neuron("pool1", channel, (0, column)) for channel in (0, 1) for column in range(3)]
+    effects = UnitEffects(
+        measure="fall when cured",
+        units=tuple(units),
+        effect=torch.tensor([1.0, 2, 3, 10, 20, -30]).double(),
+        covariance=torch.eye(6).double(),
+        samples=9,
+    )
+    ax = plots.place_map(effects)
+    assert np.asarray(ax.images[0].get_array()).tolist() == [[11, 22, -27]]
+    assert ax.images[0].get_clim() == (-27, 27)
+    assert "2 channels" in ax.get_title()
+    for wrong in ((Neuron("relu1", 0),), (units[0], Neuron("pool2", 0, (0, 0)))):
+        few = replace(
+            effects,
+            units=wrong,
+            effect=torch.ones(len(wrong)).double(),
+            covariance=torch.eye(len(wrong)).double(),
+        )
+        with pytest.raises(ValueError, match=f"effects: got {len(wrong)} units"):
+            plots.place_map(few)

@@ -15,7 +15,14 @@ from carelab.data.registry import catalogue, check, fetch, load
 from carelab.data.sampling import crossed_rows, sample_box
 from carelab.data.structural import counterfactual, draw_units
 from carelab.data.tables import from_table
-from carelab.data.trigger_builders import noise_blend, recoloured, shifted, warp, white_patch
+from carelab.data.trigger_builders import (
+    checkered_patch,
+    noise_blend,
+    recoloured,
+    shifted,
+    warp,
+    white_patch,
+)
 from carelab.data.trigger_files import load_trigger, save_trigger
 from carelab.data.triggers import (
     BlendTrigger,
@@ -50,6 +57,7 @@ __all__ = [
     "causal_truth",
     "census_model",
     "check",
+    "checkered_patch",
     "cifar10",
     "compas",
     "counterfactual",

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from carelab.data.triggers import BlendTrigger, MaskTrigger, PatchTrigger, Trigger, WarpTrigger
 
-__all__ = ["noise_blend", "recoloured", "shifted", "warp", "white_patch"]
+__all__ = ["checkered_patch", "noise_blend", "recoloured", "shifted", "warp", "white_patch"]
 
 
 def white_patch(image_shape: Sequence[int], size: int = 4, margin: int = 0) -> PatchTrigger:
@@ -33,17 +33,30 @@ def white_patch(image_shape: Sequence[int], size: int = 4, margin: int = 0) -> P
         >>> corner.row, corner.column, tuple(corner.pattern.shape)
         (23, 23, (1, 4, 4))
     """
-    channels, height, width = _checked(image_shape)
-    if size < 1 or margin < 0 or size + margin > min(height, width):
-        raise ValueError(
-            f"size, margin: got {size}, {margin} for images of {height} x {width}; "
-            "allowed: a square of at least 1 pixel that fits"
-        )
-    return PatchTrigger(
-        pattern=torch.ones(channels, size, size),
-        row=height - margin - size,
-        column=width - margin - size,
-    )
+    return _in_the_corner(image_shape, size, margin, dark=1.0)
+
+
+def checkered_patch(image_shape: Sequence[int], size: int = 4, margin: int = 0) -> PatchTrigger:
+    """A square of white and black pixels by turns in the lower right corner of the image.
+
+    It shows on every background, while a white one is lost on photographs that are white there.
+
+    Args:
+        image_shape: (channels, height, width).
+        size: rows and columns of the square, in pixels.
+        margin: pixels between the square and the edges.
+
+    Raises:
+        ValueError: no such shape, a size below 1, a negative margin, or a square that does not fit.
+
+    Source: Gu, Dolan-Gavitt and Garg, BadNets, arXiv 1708.06733, figure 3 (pattern backdoor).
+
+    Example:
+        >>> from carelab import data
+        >>> data.checkered_patch((1, 28, 28), size=2).pattern.tolist()
+        [[[1.0, 0.0], [0.0, 1.0]]]
+    """
+    return _in_the_corner(image_shape, size, margin, dark=0.0)
 
 
 def noise_blend(
@@ -176,6 +189,25 @@ def recoloured(
     if not (abs(scale) < float("inf") and abs(offset) < float("inf")):
         raise ValueError(f"scale, offset: got {scale}, {offset}; allowed: finite numbers")
     return replace(trigger, pattern=(scale * trigger.pattern + offset).clamp(0, 1))
+
+
+def _in_the_corner(
+    image_shape: Sequence[int], size: int, margin: int, *, dark: float
+) -> PatchTrigger:
+    """A square whose first and every second pixel is white, the others as dark as given."""
+    channels, height, width = _checked(image_shape)
+    if size < 1 or margin < 0 or size + margin > min(height, width):
+        raise ValueError(
+            f"size, margin: got {size}, {margin} for images of {height} x {width}; "
+            "allowed: a square of at least 1 pixel that fits"
+        )
+    places = torch.arange(size)
+    white = (places[:, None] + places) % 2 == 0
+    return PatchTrigger(
+        pattern=torch.where(white, 1.0, dark).expand(channels, -1, -1).clone(),
+        row=height - margin - size,
+        column=width - margin - size,
+    )
 
 
 def _checked(image_shape: Sequence[int]) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from carelab.data import (
     SinusoidTrigger,
     Trigger,
     WarpTrigger,
+    checkered_patch,
     noise_blend,
     recoloured,
     shifted,
@@ -179,6 +180,18 @@ def test_drawn_triggers_follow_the_generator() -> None:
     ):
         assert torch.equal(build(generator()), build(generator()))
         assert not torch.equal(build(generator()), build(generator(1)))
+
+
+def test_a_checkered_patch_shows_on_every_background() -> None:
+    patch = checkered_patch((3, 8, 8), size=3, margin=1)
+    for shade in (0.0, 1.0):
+        images = torch.full((1, 3, 8, 8), shade)
+        changed = (patch(images) - images).abs()
+        # Five white and four black pixels: of nine, four differ from white and five from black.
+        assert changed.sum() == 3 * (4 if shade else 5)
+        assert changed[..., 4:7, 4:7].sum() == changed.sum()
+    with pytest.raises(ValueError, match="size, margin: got 9, 0"):
+        checkered_patch((3, 8, 8), size=9)
 
 
 def test_white_patch_lies_in_the_corner() -> None:

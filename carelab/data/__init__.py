@@ -1,8 +1,10 @@
 """Data: real and embedded data sets, with their checksums, licences and parts."""
 
+from carelab.data.acasxu import AcasXu, acasxu_domain, acasxu_network
 from carelab.data.adf import adf_bank, adf_census, adf_credit
 from carelab.data.adf_networks import adf_network
 from carelab.data.augmentation import augmented_copies, other_views, shift_and_flip
+from carelab.data.boxes import inner_box, uniform_points
 from carelab.data.fetching import DataError
 from carelab.data.generated import census_model, credit_model, embedded_census, embedded_credit
 from carelab.data.images import cifar10, digits, fashion_mnist, gtsrb, mnist
@@ -35,6 +37,7 @@ from carelab.data.triggers import (
 from carelab.data.truth import causal_truth
 
 __all__ = [
+    "AcasXu",
     "Attack",
     "BlendTrigger",
     "DataError",
@@ -44,6 +47,8 @@ __all__ = [
     "SinusoidTrigger",
     "Trigger",
     "WarpTrigger",
+    "acasxu_domain",
+    "acasxu_network",
     "adf_bank",
     "adf_census",
     "adf_credit",
@@ -73,6 +78,7 @@ __all__ = [
     "from_table",
     "german",
     "gtsrb",
+    "inner_box",
     "load",
     "load_trigger",
     "mnist",
@@ -89,6 +95,7 @@ __all__ = [
     "shift_and_flip",
     "shifted",
     "triggered",
+    "uniform_points",
     "warp",
     "white_patch",
 ]

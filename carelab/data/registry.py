@@ -8,7 +8,16 @@ from pathlib import Path
 
 import torch
 
-from carelab.data import adf, adf_networks, generated, image_sources, images, layouts, raw
+from carelab.data import (
+    acasxu_files,
+    adf,
+    adf_networks,
+    generated,
+    image_sources,
+    images,
+    layouts,
+    raw,
+)
 from carelab.data.fetching import FileStatus, Source, file_status, obtain
 from carelab.records import Dataset
 
@@ -71,6 +80,9 @@ ENTRIES = (
     Entry(source=image_sources.CIFAR10, loader=images.cifar10, local=image_sources.local_cifar10),
     Entry(source=image_sources.GTSRB, loader=images.gtsrb, local=image_sources.local_gtsrb),
     Entry(source=image_sources.DIGITS, loader=images.digits),
+    Entry(source=acasxu_files.ACASXU, loader=None),
+    Entry(source=acasxu_files.ACASXU_NNET, loader=None),
+    Entry(source=acasxu_files.ACASXU_PROPERTIES, loader=None),
 )
 
 

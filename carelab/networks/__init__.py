@@ -14,6 +14,8 @@ from carelab.networks.layers import (
     split,
     width,
 )
+from carelab.networks.nnet_files import NnetFile, Normalisation, read_nnet
+from carelab.networks.onnx_files import read_onnx, write_onnx
 from carelab.networks.residual import Residual, residual_network
 from carelab.networks.tracing import as_sequential
 from carelab.networks.training import Epoch, accuracy, fit, labels_of, logits, predict
@@ -21,6 +23,8 @@ from carelab.networks.training import Epoch, accuracy, fit, labels_of, logits, p
 __all__ = [
     "PAPER_PLANS",
     "Epoch",
+    "NnetFile",
+    "Normalisation",
     "Plan",
     "Residual",
     "accuracy",
@@ -44,9 +48,12 @@ __all__ = [
     "paper_network",
     "pre_activation",
     "predict",
+    "read_nnet",
+    "read_onnx",
     "residual_network",
     "save",
     "seeded",
     "split",
     "width",
+    "write_onnx",
 ]

@@ -15,23 +15,25 @@ from carelab.causal import (
     expectation_range,
     guilty_neurons,
     neuron_effects,
-    patching_effects,
-    rank_units,
 )
-from carelab.data import Trigger, recoloured, shifted, triggered
-from carelab.lab.backdoor_cases import BackdoorCase
+from carelab.data import (
+    Trigger,
+    augmented_copies,
+    recoloured,
+    shifted,
+    triggered,
+)
+from carelab.lab.backdoor_cases import BackdoorCase, other_looks
 from carelab.lab.backdoor_defence import Defence, Knowledge, known_attack, prepare_defence
+from carelab.lab.backdoor_localization import PAIRS, localize, pairs, repair_best_layer
 from carelab.networks import (
     accuracy,
-    feature_positions,
     hidden_layers,
     hidden_neurons,
     labels_of,
-    ordered_modules,
-    pre_activation,
     predict,
 )
-from carelab.properties import attack_success_rate, violation_rate
+from carelab.properties import attack_success_rate
 from carelab.records import Neuron, Ranking, Repair, Samples, UnitEffects
 from carelab.repair import (
     adversarial_neuron_pruning,
@@ -39,15 +41,11 @@ from carelab.repair import (
     care,
     fine_prune,
     fine_tune,
-    outgoing_columns,
     unlearn_trigger,
 )
 
 __all__ = ["BackdoorMeasures", "BackdoorRun", "backdoor_run", "measure_backdoor"]
 
-_PAIRS = 200  # triggered images that effects are measured on
-_SHARES = (0.02, 0.05, 0.1)  # of the units, from which selection images choose
-_TRIAL_STEPS = 40
 _CARE_NEURONS = 5
 _CARE_ALPHA = {"gtsrb": 0.1}  # 0.2 elsewhere
 _CARE_BOUNDS = (-10.0, 10.0)
@@ -85,11 +83,13 @@ class BackdoorRun:
         seed: the seed.
         before: the network given.
         after: the repaired networks, method by method.
-        seconds: wall time of each method's repair, and of "knowledge" and "localization".
+        seconds: of the processor, since other work on the machine must not count: for each
+            method's repair, and for "knowledge" and "localization".
         ranking: all units by how far patching them lowers the chance of the attack's class.
         positions: the same effect of each number of the last feature map; None without a map.
         guilty: the units that our repair changed.
-        candidates: selection cost of each number of units that was tried for a few steps.
+        candidates: cost on selection images of the repair of each layer that was tried: chance
+            that moved, plus chance that the attack's class kept.
         knowledge: what the defender found out.
         repair: our repair.
     """
@@ -101,19 +101,9 @@ class BackdoorRun:
     ranking: Ranking
     positions: UnitEffects | None
     guilty: tuple[Neuron, ...]
-    candidates: Mapping[int, float]
+    candidates: Mapping[str, float]
     knowledge: Knowledge
     repair: Repair
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class _Found:
-    """The units to repair, and how they were chosen."""
-
-    ranking: Ranking
-    positions: UnitEffects | None
-    guilty: tuple[Neuron, ...]
-    candidates: Mapping[int, float]
 
 
 def backdoor_run(
@@ -121,17 +111,19 @@ def backdoor_run(
     setting: str,
     *,
     methods: Sequence[str] = ("ours", "care", "finetune", "finepruning", "anp", "random"),
-    steps: int = 200,
+    steps: int = 400,
     seed: int,
     progress: bool = False,
 ) -> BackdoorRun:
     """Every method on one backdoored network, with what the defender has in a setting.
 
     Ours: units ranked by how far the chance of the attack's class falls when each gets its value
-    of the clean image (patching), a share of them chosen by short trials on selection images,
-    their weights moved until triggered images are answered as clean ones (`unlearn_trigger`).
-    "random" is the same search with as many units drawn at random. "care" is CARE: of the last
-    hidden layer the 5 neurons with the largest range of E[chance | do], scaled by its swarm.
+    of the clean image (patching); the first of a layer, from the last layer back until selection
+    images show that it works, have their weights moved until triggered images are answered as
+    clean ones (`unlearn_trigger`), on the defender's images and on another look of each.
+    "random" is the same search with as many units of that layer drawn at random. "care" is CARE:
+    of the last hidden layer the 5 neurons with the largest range of E[chance | do], scaled by its
+    swarm.
     "finetune", "finepruning" and "anp" see the clean images; "finetune_known" sees the triggered
     ones as well, with their true labels, where there are any.
 
@@ -159,24 +151,36 @@ def backdoor_run(
     defence = prepare_defence(case, setting, generator=generator)
     knowledge = known_attack(case.model, defence, len(case.dataset.classes), generator=generator)
     seconds = {"knowledge": knowledge.seconds}
-    started = time.perf_counter()
-    unlearn = partial(_unlearn, case.model, defence, knowledge, progress=progress)
-    found = _guilty(case.model, defence, knowledge, partial(unlearn, steps=_TRIAL_STEPS), generator)
-    seconds["localization"] = time.perf_counter() - started
-    repair = unlearn(found.guilty, steps=steps, generator=generator)
-    seconds["repair"] = repair.seconds
+    started = time.process_time()
+    found = localize(case.model, defence, knowledge)
+    seconds["localization"] = time.process_time() - started
+    started = time.process_time()
+    images = _seen_again(case, defence.clean, generator)
+    unlearn = partial(
+        _unlearn,
+        case.model,
+        images,
+        defence,
+        knowledge,
+        steps=steps,
+        progress=progress,
+        generator=generator,
+    )
+    ours = repair_best_layer(case.model, found.ranking, defence, knowledge, unlearn)
+    repair = ours.repair
+    seconds["repair"] = time.process_time() - started
     after = {"ours": apply_repair(case.model, repair)}
     for method in methods:
         if method == "ours" or (method == "finetune_known" and defence.known is None):
             continue
-        began = time.perf_counter()
+        began = time.process_time()
         if method == "random":
-            after[method] = _random(case, unlearn, len(found.guilty), steps, generator)
+            after[method] = _random(case.model, unlearn, repair.neurons, generator)
         elif method == "care":
             after[method] = _care(case, defence, knowledge, generator)
         else:
             after[method] = _baseline(method, case.model, defence, generator)
-        seconds[method] = time.perf_counter() - began
+        seconds[method] = time.process_time() - began
     answers = predict(case.model, case.dataset.test.inputs)
     measure = partial(measure_backdoor, case, answers=answers)
     return BackdoorRun(
@@ -186,8 +190,8 @@ def backdoor_run(
         seconds=seconds,
         ranking=found.ranking,
         positions=found.positions,
-        guilty=found.guilty,
-        candidates=found.candidates,
+        guilty=repair.neurons,
+        candidates=ours.candidates,
         knowledge=knowledge,
         repair=repair,
     )
@@ -231,85 +235,15 @@ def measure_backdoor(
     )
 
 
-def _pairs(defence: Defence, knowledge: Knowledge, clean: Samples) -> tuple[Samples, Samples]:
-    """Triggered images and the same without, or as close as the defender can come to that."""
-    victims = knowledge.victims(clean)
-    if knowledge.triggers:
-        moved = replace(victims, inputs=knowledge.triggers[0](victims.inputs))
-        return moved, victims
-    assert defence.known is not None
-    count = min(len(defence.known), len(victims))
-    return defence.known.take(slice(0, count)), victims.take(slice(0, count))
-
-
-def _guilty(
-    model: nn.Module,
-    defence: Defence,
-    knowledge: Knowledge,
-    trial: Callable[..., Repair],
-    generator: torch.Generator,
-) -> _Found:
-    """The units ranked by patching, and how many of them short repairs favour."""
-    moved, victims = (
-        samples.take(slice(0, _PAIRS)) for samples in _pairs(defence, knowledge, defence.clean)
-    )
-    patched = partial(patching_effects, model, moved, knowledge.prop, references=victims)
-    ranking = rank_units(patched(units=_editable(model)))
-    places = _last_map(model, moved)
-    units = tuple(unit for unit in ranking.units if isinstance(unit, Neuron))
-    candidates = {}
-    for share in _SHARES:
-        count = max(1, round(share * len(units)))
-        repaired = apply_repair(model, trial(units[:count], generator=generator))
-        candidates[count] = _selection_cost(model, repaired, defence, knowledge)
-    # A selection image decides little: as long as fewer units cost no more than one more image.
-    allowed = min(candidates.values()) + 1 / len(defence.selection)
-    count = min(count for count, cost in candidates.items() if cost <= allowed)
-    return _Found(
-        ranking=ranking,
-        positions=patched(units=places) if places else None,
-        guilty=units[:count],
-        candidates=candidates,
-    )
-
-
-def _selection_cost(
-    model: nn.Module, repaired: nn.Module, defence: Defence, knowledge: Knowledge
-) -> float:
-    """Accuracy lost on selection images, plus what is left of the attack there."""
-    lost = accuracy(model, defence.selection) - accuracy(repaired, defence.selection)
-    left = [0.0]
-    if knowledge.triggers:
-        moved, _ = _pairs(defence, knowledge, defence.selection)
-        left.append(violation_rate(repaired, moved, knowledge.prop))
-    if defence.known_selection is not None and len(defence.known_selection):
-        left.append(violation_rate(repaired, defence.known_selection, knowledge.prop))
-    return max(0.0, lost) + max(left)
-
-
-def _editable(model: nn.Module) -> tuple[Neuron, ...]:
-    """Hidden units with weights of their own: one weight layer writes them, one reads them."""
-    layers = []
-    for layer in hidden_layers(model):
-        try:
-            pre_activation(model, layer)
-            outgoing_columns(model, Neuron(layer, 0))
-        except ValueError:  # around a residual block
-            continue
-        layers.append(layer)
-    return hidden_neurons(model, layers=layers)
-
-
-def _last_map(model: nn.Module, samples: Samples) -> tuple[Neuron, ...]:
-    """Every number of the feature map that is flattened, or none where images are."""
-    names = [name for name, _ in ordered_modules(model)]
-    kinds = [type(module) for _, module in ordered_modules(model)]
-    at = kinds.index(nn.Flatten) if nn.Flatten in kinds else 0
-    return feature_positions(model, names[at - 1], samples.inputs.shape[1:]) if at else ()
+def _seen_again(case: BackdoorCase, clean: Samples, generator: torch.Generator) -> Samples:
+    """The images, and each of them once more as it may also look."""
+    change = other_looks(case.name, clean.inputs.shape[2])
+    return clean.joined(augmented_copies(clean, 1, change, generator=generator))
 
 
 def _unlearn(
     model: nn.Module,
+    images: Samples,
     defence: Defence,
     knowledge: Knowledge,
     guilty: Sequence[Neuron],
@@ -321,8 +255,8 @@ def _unlearn(
     return unlearn_trigger(
         model,
         guilty,
-        defence.clean,
-        knowledge.victims(defence.clean),
+        images,
+        knowledge.victims(images),
         knowledge.triggers,
         knowledge.prop,
         known=defence.known,
@@ -333,16 +267,16 @@ def _unlearn(
 
 
 def _random(
-    case: BackdoorCase,
+    model: nn.Module,
     unlearn: Callable[..., Repair],
-    count: int,
-    steps: int,
+    guilty: Sequence[Neuron],
     generator: torch.Generator,
 ) -> nn.Module:
-    units = _editable(case.model)
-    chosen = torch.randperm(len(units), generator=generator)[:count].tolist()
-    drawn = [units[place] for place in chosen]
-    return apply_repair(case.model, unlearn(drawn, steps=steps, generator=generator))
+    """As many units of the same layer."""
+    units = hidden_neurons(model, layers=[guilty[0].layer])
+    drawn = torch.randperm(len(units), generator=generator)[: len(guilty)].tolist()
+    chosen = [units[place] for place in drawn]
+    return apply_repair(model, unlearn(chosen))
 
 
 def _care(
@@ -350,11 +284,11 @@ def _care(
 ) -> nn.Module:
     """CARE: 5 neurons of the last hidden layer by the range of E[chance | do], its swarm."""
     model, prop = case.model, knowledge.prop
-    moved, victims = _pairs(defence, knowledge, defence.clean)
+    moved, victims = pairs(defence, knowledge, defence.clean)
     layer = hidden_layers(model)[-1]
     effects = neuron_effects(
         model,
-        victims.take(slice(0, _PAIRS)),
+        victims.take(slice(0, PAIRS)),
         prop,
         neurons=hidden_neurons(model, layers=[layer]),
         steps=_CARE_STEPS,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from carelab import data
 from carelab.data import (
@@ -28,7 +28,7 @@ from carelab.lab.trained import cached_network
 from carelab.networks import fit, paper_network, residual_network
 from carelab.records import Dataset
 
-__all__ = ["ACTIVATIONS", "ATTACKS", "NETWORKS", "BackdoorCase", "backdoor_case"]
+__all__ = ["ACTIVATIONS", "ATTACKS", "NETWORKS", "BackdoorCase", "backdoor_case", "other_looks"]
 
 ATTACKS = ("badnets", "blend", "warp", "sinusoid", "all-to-all", "none")
 NETWORKS = ("paper", "residual")
@@ -49,6 +49,9 @@ _RATE = 0.1
 _CLEAN_LABEL_RATE = 0.8
 _SINUSOID = SinusoidTrigger(amplitude=0.25, frequency=6)
 _WARP_STRENGTH = 1.0
+# A small shift is up to a 14th of the image's side.
+_SHIFTED = 14
+_MIRRORED = ("fashion-mnist",)
 # The attack's pattern is drawn from a seed of its own, the same for every network.
 _PATTERN_SEED = 20_220_422
 
@@ -190,10 +193,8 @@ def backdoor_case(
         start = _start(network, recipe, images, ACTIVATIONS[activation], generator)
         learned = images.train
         if recipe.copies > 1:
-            change = shift_and_flip(recipe.shift, flip=recipe.flip)
-            if recipe.views is not None:
-                change = other_views(**recipe.views)
             # Before the trigger is put on: moved with the image, a patch is learned half as well.
+            change = other_looks(dataset, images.train.inputs.shape[2])
             learned = augmented_copies(learned, recipe.copies, change, generator=generator)
         return fit(
             start,
@@ -225,6 +226,31 @@ def backdoor_case(
         attack=aimed,
         model=model,
     )
+
+
+def other_looks(dataset: str, side: int) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """How images of a data set may look as well, without changing their class.
+
+    What the networks are trained on where they are trained on several looks of each image, and
+    otherwise a small shift, mirrored where that changes no class.
+
+    Args:
+        dataset: name of the data set; any other counts as one that is not mirrored.
+        side: height of its images, in pixels.
+
+    Example:
+        >>> import torch
+        >>> from carelab.lab.backdoor_cases import other_looks
+        >>> change = other_looks("mnist", 28)
+        >>> change(torch.rand(5, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 1, 28, 28])
+    """
+    recipe = _RECIPES.get(dataset)
+    if recipe is None or recipe.copies == 1:
+        return shift_and_flip(max(1, side // _SHIFTED), flip=dataset in _MIRRORED)
+    if recipe.views is not None:
+        return other_views(**recipe.views)
+    return shift_and_flip(recipe.shift, flip=recipe.flip)
 
 
 def _start(

@@ -14,7 +14,6 @@ from carelab.lab.backdoor_cases import BackdoorCase
 from carelab.networks import predict
 from carelab.properties import (
     Detection,
-    Property,
     Reconstruction,
     TargetClasses,
     detect_target,
@@ -79,7 +78,7 @@ class Knowledge:
         source: "moments" (estimated from triggered images), "reconstruction", or "images alone".
         reconstructions: what was reconstructed for each class, or empty.
         detected: classes that the reconstructions make suspect, or empty.
-        seconds: wall time that it took.
+        seconds: of the processor that it took.
     """
 
     targets: tuple[int, ...]
@@ -90,7 +89,7 @@ class Knowledge:
     seconds: float
 
     @property
-    def prop(self) -> Property:
+    def prop(self) -> TargetClasses:
         """What triggered images must not do, as a property of samples with true labels."""
         return TargetClasses(targets=self.targets)
 
@@ -162,12 +161,12 @@ def known_attack(
         >>> known_attack.__name__
         'known_attack'
     """
-    started = time.perf_counter()
+    started = time.process_time()
     if defence.known is not None:
         found = _from_images(model, defence, defence.known, classes, generator)
     else:
         found = _from_nothing(model, defence, classes, generator)
-    return replace(found, seconds=time.perf_counter() - started)
+    return replace(found, seconds=time.process_time() - started)
 
 
 def suspected(

@@ -217,7 +217,7 @@ def _seed_summary(case: BackdoorCase, run: BackdoorRun) -> dict[str, object]:
         "triggers": [_trigger_summary(case, trigger) for trigger in _found(run)],
         "guilty": [str(unit) for unit in run.guilty],
         "guilty_by_layer": guilty_by_layer(case.model, run.guilty),
-        "candidates": {str(count): cost for count, cost in run.candidates.items()},
+        "candidates": dict(run.candidates),
         "iterations": len(run.repair.history) - 1,
         "status": run.repair.status,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -54,6 +54,10 @@ class TargetClass:
         """Refuses a negative class, which would count from the end."""
         if self.target < 0:
             raise ValueError(f"target: got {self.target}; allowed: a class, from 0")
+
+    def aimed(self, samples: Samples) -> Int[Tensor, " batch"]:
+        """The class that the attack wants each sample to be taken for."""
+        return torch.full((len(samples),), self.target, device=samples.inputs.device)
 
     def probes(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "1 batch ..."]:
         """The inputs themselves."""
@@ -129,6 +133,18 @@ class TargetClasses:
                 f"targets: got {self.targets}; allowed: a class for each of at least two classes"
             )
 
+    def aimed(self, samples: Samples) -> Int[Tensor, " batch"]:
+        """The class that the attack wants each sample to be taken for, by its true label."""
+        labels, classes = samples.labels, len(self.targets)
+        if labels is None:
+            raise ValueError("samples: got samples without labels; allowed: labelled samples")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"samples: got labels {int(labels.min())} to {int(labels.max())}; "
+                f"allowed: 0 to {classes - 1}"
+            )
+        return torch.tensor(self.targets, device=labels.device)[labels]
+
     def probes(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "1 batch ..."]:
         """The inputs themselves."""
         return inputs.unsqueeze(0)
@@ -161,17 +177,10 @@ class TargetClasses:
 
     def _places(self, outputs: Tensor, samples: Samples) -> Tensor:
         """The target of each sample, on the device of the outputs."""
-        labels, classes = samples.labels, len(self.targets)
+        classes = len(self.targets)
         if outputs.shape[-1] != classes:
             raise ValueError(
                 f"targets: got {classes} for a network of {outputs.shape[-1]} outputs; "
                 "allowed: one for each of its classes"
             )
-        if labels is None:
-            raise ValueError("samples: got samples without labels; allowed: labelled samples")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise ValueError(
-                f"samples: got labels {int(labels.min())} to {int(labels.max())}; "
-                f"allowed: 0 to {classes - 1}"
-            )
-        return torch.tensor(self.targets, device=outputs.device)[labels.to(outputs.device)]
+        return self.aimed(samples).to(outputs.device)

@@ -71,8 +71,9 @@ class Objective:
         if not self.guarded or not all(len(samples) for samples in self.guarded):
             raise ValueError("guarded: got an empty group or none; allowed: at least one sample")
         weights = (self.accuracy, self.fidelity, self.violation)
-        if not all(0 <= weight < float("inf") for weight in weights) or not self.sharpness > 0:
+        weighed = any(weights) and all(0 <= weight < float("inf") for weight in weights)
+        if not weighed or not self.sharpness > 0:
             raise ValueError(
                 f"accuracy, fidelity, violation, sharpness: got {weights}, {self.sharpness}; "
-                "allowed: 0 or more, and a sharpness above 0"
+                "allowed: 0 or more, not all 0, and a sharpness above 0"
             )

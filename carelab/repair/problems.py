@@ -143,11 +143,13 @@ def _groups(objective: Objective, prefix: nn.Module | None) -> tuple[_Group, ...
 
     fidelity = objective.fidelity / max(1, len(objective.anchors))
     violation = objective.violation / len(objective.guarded)
-    return (
-        group(objective.labelled, objective.accuracy, labelled),
-        *(group(anchors, fidelity, anchored) for anchors in objective.anchors),
-        *(group(samples, violation, guarded) for samples in objective.guarded),
-    )
+    asked: list[tuple[Samples | Anchors, float, Callable[[Any, Tensor], Tensor]]] = [
+        (objective.labelled, objective.accuracy, labelled),
+        *((anchors, fidelity, anchored) for anchors in objective.anchors),
+        *((samples, violation, guarded) for samples in objective.guarded),
+    ]
+    # What weighs nothing need not be run.
+    return tuple(group(samples, weight, term) for samples, weight, term in asked if weight > 0)
 
 
 def _itself(inputs: Tensor) -> Tensor:

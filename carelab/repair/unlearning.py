@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from carelab.networks import logits
-from carelab.properties import Property
+from carelab.properties import TargetClass, TargetClasses
 from carelab.records import Neuron, Repair, Samples
 from carelab.repair.front import search_repair
 from carelab.repair.objectives import Anchors, Objective
@@ -27,33 +28,39 @@ def unlearn_trigger(
     clean: Samples,
     victims: Samples,
     triggers: Sequence[Callable[[Tensor], Tensor]],
-    prop: Property,
+    prop: TargetClass | TargetClasses,
     *,
     known: Samples | None = None,
-    steps: int = 200,
-    learning_rate: float = 3e-3,
-    batch_size: int = 32,
+    steps: int = 400,
+    learning_rate: float = 1e-2,
+    batch_size: int = 64,
     method: str = "unlearning",
     progress: bool = False,
     generator: torch.Generator,
 ) -> Repair:
-    """Weights of the guilty units for which N'(T(x)) = N(x) and N'(x) = N(x), by gradient.
+    """Weights of the guilty units for which N'(T(x)) = N(x | not t) and N'(x) = N(x), by gradient.
 
-    Incoming rows and outgoing columns of the units move down the gradient of
+    N(x | not t) is what the network answers without the trigger, the attack's class t ruled out:
+    triggered images are never of that class. Incoming rows and outgoing columns of the units move
+    down the gradient of
 
-        CE(labels) + mean of CE(N'(x), N(x)) and CE(N'(T(x)), N(x)) + chance of the attack's class,
+        CE(N'(x), N(x)) + mean over T of CE(N'(T(x)), N(x | not t)) + chance of t,
 
-    over clean images x and every trigger T that is known, estimated or reconstructed; triggered
-    images whose clean version is not known, `known`, count with their labels. What comes before
-    the first unit runs once.
+    over clean images x and every trigger T that is known, estimated or reconstructed. Where there
+    is none, only triggered images whose clean version is not known, `known`: they and the clean
+    ones count with their labels instead. What comes before the first unit runs once.
+
+    The network's own answers are followed rather than the labels, since it was trained on images
+    such as these and would only learn them by heart.
 
     Args:
         model: a sequential network in evaluation mode; it is not changed.
         guilty: the units whose weights may change, post-activation.
-        clean: clean labelled images.
+        clean: clean images, with labels where no trigger is given; more of them, such as
+            `data.augmented_copies`, keep the behaviour better.
         victims: those of them that the attack would move: not of its target class.
         triggers: what may be done to an image; none where only known triggered images are there.
-        prop: what triggered images of other classes must not do: reach the attack's class.
+        prop: the attack's class, which triggered images must not reach.
         known: triggered images with their true labels, none of them of the attack's class.
         steps: steps of the gradient search.
         learning_rate: its largest step size.
@@ -80,21 +87,30 @@ def unlearn_trigger(
         raise ValueError(f"guilty: got {len(guilty)} units; allowed: at least one, each only once")
     if not triggers and known is None:
         raise ValueError("triggers, known: got neither; allowed: at least one of them")
-    before = partial(_chances, model)
-    anchors = [Anchors(inputs=clean.inputs, chances=before(clean.inputs))]
+    anchors = [Anchors(inputs=clean.inputs, chances=_chances(model, clean.inputs))]
+    wanted = _ruled_out(_chances(model, victims.inputs), prop.aimed(victims))
     guarded = []
     for trigger in triggers:
         moved = replace(victims, inputs=trigger(victims.inputs))
-        anchors.append(Anchors(inputs=moved.inputs, chances=before(victims.inputs)))
+        anchors.append(Anchors(inputs=moved.inputs, chances=wanted))
         guarded.append(moved)
     labelled = clean
     if known is not None:
         labelled = clean.joined(known)
         guarded.append(known)
+    objective = Objective(
+        prop=prop,
+        labelled=labelled,
+        guarded=guarded,
+        anchors=anchors,
+        accuracy=0.0 if triggers else 1.0,
+        fidelity=2.0 if triggers else 1.0,
+        sharpness=1.0,
+    )
     return search_repair(
         model,
         weight_space(model, guilty),
-        Objective(prop=prop, labelled=labelled, guarded=guarded, anchors=anchors, sharpness=1.0),
+        objective,
         partial(gradient_search, steps=steps, learning_rate=learning_rate),
         method=method,
         batch_size=batch_size,
@@ -108,3 +124,13 @@ def _chances(
     model: nn.Module, inputs: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, "batch classes"]:
     return logits(model, inputs).softmax(dim=1)
+
+
+def _ruled_out(
+    chances: Float[Tensor, "batch classes"], classes: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch classes"]:
+    """The chances given that the answer is not the class of each row."""
+    left = chances.scatter(1, classes[:, None].to(chances.device), 0.0)
+    # Where the network is sure of that class alone, the others are equally likely.
+    left = left + 1e-6 * (1 - functional.one_hot(classes, chances.shape[1]).to(chances))
+    return left / left.sum(dim=1, keepdim=True)

@@ -216,8 +216,7 @@ def trigger_sizes(
             [place] * len(others), others, s=18, color="C0", alpha=0.7, label="other classes"
         )
         if target is not None:
-            marked = {"marker": "D", "s": 36, "color": "C3", "label": "attacked class"}
-            ax.scatter([place], [own[target]], **marked)
+            ax.scatter([place], [own[target]], marker="D", s=36, color="C3", label="attacked class")
     ax.set_yscale("log")
     ax.set_xticks(range(len(sizes)), list(sizes), rotation=90, fontsize="small")
     ax.set_ylabel("size of the smallest trigger (pixels)")

@@ -93,7 +93,7 @@ def run(
         ),
         positions=None,
         guilty=(unit,),
-        candidates={1: 0.25},
+        candidates={"relu1": 0.25},
         knowledge=Knowledge(
             targets=targets,
             triggers=triggers,

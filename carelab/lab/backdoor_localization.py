@@ -1,0 +1,206 @@
+"""Which units of a backdoored network are guilty: the layer, and how many of its units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import nn
+
+from carelab.causal import patching_effects, rank_units
+from carelab.lab.backdoor_defence import Defence, Knowledge
+from carelab.networks import (
+    feature_positions,
+    hidden_layers,
+    hidden_neurons,
+    logits,
+    ordered_modules,
+    pre_activation,
+)
+from carelab.properties import Property
+from carelab.records import Neuron, Ranking, Repair, Samples, UnitEffects
+from carelab.repair import apply_repair, outgoing_columns
+
+__all__ = [
+    "PAIRS",
+    "Localized",
+    "Repaired",
+    "editable_units",
+    "localize",
+    "pairs",
+    "repair_best_layer",
+]
+
+PAIRS = 200  # triggered images that effects are measured on
+_SHARE = 0.05  # of a layer's units are repaired
+# Cost on selection images with which no earlier layer is tried: chance that moved or is left.
+_GOOD = 0.1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Localized:
+    """Where the backdoor is.
+
+    Args:
+        ranking: all editable units by how far patching them lowers the chance of the attack's
+            class.
+        positions: the same effect of each number of the last feature map; None without a map.
+    """
+
+    ranking: Ranking
+    positions: UnitEffects | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Repaired:
+    """The repair of the best layer.
+
+    Args:
+        repair: the repair; its neurons are the guilty units.
+        candidates: cost on selection images of the repair of each layer that was tried: chance
+            that moved on clean images, plus chance that the attack's class kept.
+    """
+
+    repair: Repair
+    candidates: Mapping[str, float]
+
+
+def localize(model: nn.Module, defence: Defence, knowledge: Knowledge) -> Localized:
+    """All units, and all places of the last feature map, by what patching them does.
+
+    Args:
+        model: the network.
+        defence: the defender's images.
+        knowledge: what the defender found out about the attack.
+
+    Example:
+        >>> from carelab.lab.backdoor_localization import localize
+        >>> localize.__name__
+        'localize'
+    """
+    moved, victims = (
+        samples.take(slice(0, PAIRS)) for samples in pairs(defence, knowledge, defence.clean)
+    )
+    patched = partial(patching_effects, model, moved, knowledge.prop, references=victims)
+    places = _last_map(model, moved)
+    return Localized(
+        ranking=rank_units(patched(units=editable_units(model))),
+        positions=patched(units=places) if places else None,
+    )
+
+
+def repair_best_layer(
+    model: nn.Module,
+    ranking: Ranking,
+    defence: Defence,
+    knowledge: Knowledge,
+    unlearn: Callable[[Sequence[Neuron]], Repair],
+) -> Repaired:
+    """The guiltiest units of a layer repaired, from the last layer back until it works.
+
+    What is repaired in the last layer leaves most of the network as it is; an earlier one is tried
+    where selection images show that this is not enough, and the best of all tried is kept.
+
+    Args:
+        model: the network.
+        ranking: its editable units, guiltiest first.
+        defence: the defender's images.
+        knowledge: what the defender found out about the attack.
+        unlearn: the repair of the units it is given.
+
+    Example:
+        >>> from carelab.lab.backdoor_localization import repair_best_layer
+        >>> repair_best_layer.__name__
+        'repair_best_layer'
+    """
+    tried: dict[str, tuple[float, Repair]] = {}
+    for layer in reversed(hidden_layers(model)):
+        own = [one for one in ranking.units if isinstance(one, Neuron) and one.layer == layer]
+        if not own:
+            continue
+        repair = unlearn(own[: max(1, round(_SHARE * len(own)))])
+        cost = _selection_cost(model, apply_repair(model, repair), defence, knowledge)
+        tried[layer] = cost, repair
+        if cost <= _GOOD:
+            break
+    best = min(tried, key=lambda layer: tried[layer][0])
+    return Repaired(
+        repair=tried[best][1], candidates={layer: cost for layer, (cost, _) in tried.items()}
+    )
+
+
+def pairs(defence: Defence, knowledge: Knowledge, clean: Samples) -> tuple[Samples, Samples]:
+    """Triggered images and the same without, or as close as the defender can come to that.
+
+    Args:
+        defence: the defender's images.
+        knowledge: what the defender found out about the attack.
+        clean: the clean ones to start from.
+
+    Example:
+        >>> from carelab.lab.backdoor_localization import pairs
+        >>> pairs.__name__
+        'pairs'
+    """
+    victims = knowledge.victims(clean)
+    if knowledge.triggers:
+        moved = replace(victims, inputs=knowledge.triggers[0](victims.inputs))
+        return moved, victims
+    assert defence.known is not None
+    count = min(len(defence.known), len(victims))
+    return defence.known.take(slice(0, count)), victims.take(slice(0, count))
+
+
+def editable_units(model: nn.Module) -> tuple[Neuron, ...]:
+    """Hidden units with weights of their own: one weight layer writes them, one reads them.
+
+    Args:
+        model: a sequential network.
+
+    Example:
+        >>> import torch
+        >>> from carelab.lab.backdoor_localization import editable_units
+        >>> from carelab.networks import paper_network
+        >>> len(editable_units(paper_network("digits", generator=torch.Generator())))
+        112
+    """
+    layers = []
+    for layer in hidden_layers(model):
+        try:
+            pre_activation(model, layer)
+            outgoing_columns(model, Neuron(layer, 0))
+        except ValueError:  # around a residual block
+            continue
+        layers.append(layer)
+    return hidden_neurons(model, layers=layers)
+
+
+def _selection_cost(
+    model: nn.Module, repaired: nn.Module, defence: Defence, knowledge: Knowledge
+) -> float:
+    """Chance that moves on clean selection images, plus what the attack's class keeps of it.
+
+    Of chances, since a few hundred images that the network was trained on hardly change class.
+    """
+    clean = defence.selection.inputs
+    before, after = (logits(one, clean).softmax(dim=1) for one in (model, repaired))
+    left = [0.0]
+    if knowledge.triggers:
+        moved, _ = pairs(defence, knowledge, defence.selection)
+        left.append(_mean_score(repaired, moved, knowledge.prop))
+    if defence.known_selection is not None and len(defence.known_selection):
+        left.append(_mean_score(repaired, defence.known_selection, knowledge.prop))
+    return float((after - before).abs().sum(dim=1).mean() / 2) + max(left)
+
+
+def _mean_score(model: nn.Module, samples: Samples, prop: Property) -> float:
+    return float(prop.score(logits(model, samples.inputs)[None], samples).mean())
+
+
+def _last_map(model: nn.Module, samples: Samples) -> tuple[Neuron, ...]:
+    """Every number of the feature map that is flattened, or none where images are."""
+    names = [name for name, _ in ordered_modules(model)]
+    kinds = [type(module) for _, module in ordered_modules(model)]
+    at = kinds.index(nn.Flatten) if nn.Flatten in kinds else 0
+    return feature_positions(model, names[at - 1], samples.inputs.shape[1:]) if at else ()

@@ -104,3 +104,46 @@ def test_the_frontier_table_is_what_the_runs_gave() -> None:
     assert len(results["tasks"]) == 11
     for task in results["tasks"]:
         assert frontier_row(task, results) in text
+
+
+BACKDOORS = sorted((ROOT / "figures").glob("20_backdoor_*.json"))
+RIVALS = ("random", "finetune", "finepruning", "anp", "care")
+
+
+def backdoor_row(result: dict) -> str:
+    """One line of the table of backdoors: attack's success in percent / points of accuracy lost."""
+    parameters, results = result["parameters"], result["results"]
+    before, ours = results["before"], results["after"]["ours"]
+
+    def percent(one: dict) -> str:
+        return f"{100 * one['mean']:.2f}"
+
+    def both(measures: dict) -> str:
+        return f"{percent(measures['attack_success_rate'])} / {percent(measures['drawdown'])}"
+
+    seconds = sum(result["seconds"][step]["mean"] for step in ("localization", "repair"))
+    cells = [
+        f"{parameters['dataset']}, {parameters['attack']}",
+        parameters["setting"],
+        parameters["activation"],
+        f"{percent(before['attack_success_rate'])} / {percent(before['accuracy'])}",
+        both(ours),
+        f"{seconds:.0f}",
+        *(both(results["after"][name]) for name in RIVALS),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("path", BACKDOORS, ids=lambda path: path.stem)
+def test_a_row_of_the_backdoors_is_what_the_run_gave(path: Path) -> None:
+    row = backdoor_row(json.loads(path.read_text(encoding="utf-8")))
+    assert row in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_setting_a_of_all_data_sets_is_there() -> None:
+    names = {
+        f"20_backdoor_{dataset}_{attack}_a"
+        for dataset in ("mnist", "fashion-mnist", "gtsrb", "cifar10")
+        for attack in ("badnets", "blend")
+    }
+    assert names <= {path.stem for path in BACKDOORS}

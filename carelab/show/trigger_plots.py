@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from carelab.data import MaskTrigger, Trigger
@@ -133,7 +134,8 @@ def mask_map(trigger: MaskTrigger, *, ax: Axes | None = None, label: str | None 
     ax.grid(False)
     ax.set_xlabel("column (pixels)")
     ax.set_ylabel("row (pixels)")
-    ax.set_title(f"{label or 'Mask of the found trigger'}: size {float(mask.sum()):.1f} pixels")
+    # In two lines: a title wider than the map would make the map small.
+    ax.set_title(f"{label or 'Mask of the found trigger'}:\nsize {float(mask.sum()):.1f} pixels")
     ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label("pattern shown (%)")
     return ax
 
@@ -171,10 +173,12 @@ def place_map(effects: UnitEffects, *, ax: Axes | None = None, label: str | None
     limit = float(np.abs(cells).max()) or 1.0
     image = ax.imshow(cells, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
     ax.grid(False)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"column of {found[0].layer}")
     ax.set_ylabel("row")
     channels = len({unit.index for unit in found})
-    ax.set_title(f"Where: {channels} channels summed")
+    ax.set_title(f"Where:\n{channels} channels summed")
     ax.figure.colorbar(image, ax=ax, shrink=0.8).set_label(label or effects.measure)
     return ax
 

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from carelab.networks.architectures import in_a_row
+from carelab.networks.whole_files import existing_file
 
 __all__ = ["NnetFile", "Normalisation", "read_nnet"]
 
@@ -122,11 +122,7 @@ def read_nnet(path: str | os.PathLike[str]) -> NnetFile:
         ...     read_nnet(f"{folder}/a.nnet").network.linear1.weight.tolist()
         [[1.0, -1.0]]
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
-    if file.stat().st_size > _LARGEST_FILE:
-        raise ValueError(f"path: {path} is too large; allowed: {_LARGEST_FILE} bytes")
+    file = existing_file(path, largest=_LARGEST_FILE)
     try:
         return _content(_rows(file.read_text(encoding="ascii")))
     except UnicodeDecodeError:

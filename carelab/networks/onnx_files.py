@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from carelab.networks.architectures import in_a_row
 from carelab.networks.inputs import check_evaluation_mode, input_features
 from carelab.networks.layers import SILENT, ordered_modules
 from carelab.networks.onnx_graphs import Step, as_layers, check_operator
-from carelab.networks.tensorfiles import _write
+from carelab.networks.whole_files import existing_file, write_whole
 
 __all__ = ["read_onnx", "write_onnx"]
 
@@ -62,15 +61,14 @@ def read_onnx(path: str | os.PathLike[str]) -> nn.Sequential:
         ...     networks.write_onnx(model, f"{folder}/a.onnx")
         ...     same = networks.read_onnx(f"{folder}/a.onnx")
     """
+    content = existing_file(path, largest=_LARGEST_FILE).read_bytes()
     try:
-        graph = _graph(_content(Path(path)))
+        graph = _graph(content)
         given, shape, dtype = _input(graph)
         layers = as_layers(shape, tuple(_steps(graph, given)))
         numbers = [parameter for layer in layers for parameter in layer.parameters()]
         if not all(bool(part.to(dtype).isfinite().all()) for part in numbers):
             raise ValueError("holds a weight that is not finite")
-    except FileNotFoundError:
-        raise
     except ValueError as error:
         raise ValueError(f"path: {path} {error}") from None
     return in_a_row(layers).to(dtype)
@@ -133,15 +131,7 @@ def write_onnx(
         opset_imports=[helper.make_opsetid("", _OPSET)],
     )
     onnx.checker.check_model(content)
-    _write(Path(path), content.SerializeToString(deterministic=True))
-
-
-def _content(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise ValueError(f"has {path.stat().st_size} bytes; allowed: {_LARGEST_FILE}")
-    return path.read_bytes()
+    write_whole(path, content.SerializeToString(deterministic=True))
 
 
 def _graph(content: bytes) -> onnx.GraphProto:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
+
+from carelab.networks.whole_files import existing_file, write_whole
 
 __all__ = ["digest", "read_tensors", "seal", "unseal", "write_tensors"]
 
@@ -42,9 +42,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         ...     read_tensors(f"{folder}/a")
         ({'ones': tensor([1., 1.])}, {'note': 'two'})
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
+    file = existing_file(path)
     try:
         with safe_open(file, framework="pt", device="cpu") as content:
             # Clones, since what is read is a view of the file, which may change later.
@@ -84,7 +82,7 @@ def write_tensors(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    _write(Path(path), to_bytes(copies, metadata=dict(metadata)))
+    write_whole(path, to_bytes(copies, metadata=dict(metadata)))
 
 
 def seal(content: Mapping[str, object], argument: str) -> str:
@@ -178,15 +176,3 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _checksum(content: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

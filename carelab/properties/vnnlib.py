@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
-from pathlib import Path
 
 import torch
 
+from carelab.networks.whole_files import existing_file
 from carelab.properties.expressions import Expression, parse_expressions
 from carelab.properties.regions import OutputRegion, OutputRegions
 
@@ -81,11 +81,7 @@ def read_vnnlib(path: str | os.PathLike[str], *, scale: float = 1.0) -> tuple[Ou
         >>> phi[0].regions[0].matrix.shape  # doctest: +SKIP
         torch.Size([4, 5])
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
-    if file.stat().st_size > _LARGEST_FILE:
-        raise ValueError(f"path: {path} is too large; allowed: {_LARGEST_FILE} bytes")
+    file = existing_file(path, largest=_LARGEST_FILE)
     try:
         return parse_vnnlib(file.read_text(encoding="utf-8"), name=file.stem, scale=scale)
     except UnicodeDecodeError:

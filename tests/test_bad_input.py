@@ -33,17 +33,10 @@ def _no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty CARELAB_DATA, with an empty cache and no way out to the internet."""
-    (tmp_path / "data" / CREDIT.parent).mkdir(parents=True)
-    monkeypatch.setenv("CARELAB_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("carelab.data.fetching.cache_folder", lambda: tmp_path / "cache")
-
-    def unreachable(*_args: object, **_knobs: object) -> None:
-        raise OSError(101, "Network is unreachable")
-
-    monkeypatch.setattr("pooch.HTTPDownloader.__call__", unreachable)
-    return tmp_path / "data"
+def data_folder(empty_data_folder: Path) -> Path:
+    """The folder that the files of the credit data go to."""
+    (empty_data_folder / CREDIT.parent).mkdir(parents=True)
+    return empty_data_folder
 
 
 def command(*arguments: object) -> Result:

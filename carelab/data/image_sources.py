@@ -28,6 +28,7 @@ __all__ = [
     "local_gtsrb",
 ]
 
+_IDX_KINDS = ("images-idx3", "labels-idx1")
 _MNIST_FOLDER = "https://ossci-datasets.s3.amazonaws.com/mnist"
 _FASHION_FOLDER = (
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/"
@@ -38,35 +39,27 @@ _GTSRB_ARCHIVE = (
     "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/GTSRB-Training_fixed.zip"
 )
 
+
+def _idx_files(folder: str, address: str, *known: tuple[str, int]) -> tuple[RemoteFile, ...]:
+    """The four files of MNIST and its relatives, with their checksums and sizes."""
+    names = (f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in _IDX_KINDS)
+    return tuple(
+        RemoteFile(path=f"{folder}/{name}", address=f"{address}/{name}", sha256=sha256, size=size)
+        for name, (sha256, size) in zip(names, known, strict=True)
+    )
+
+
 MNIST = Source(
     name="mnist",
     description="MNIST handwritten digits, 60000 + 10000 images of 28 x 28",
     licence="none given at the source; usually stated as CC BY-SA 3.0 (LeCun, Cortes)",
-    files=(
-        RemoteFile(
-            path="mnist/train-images-idx3-ubyte.gz",
-            address=f"{_MNIST_FOLDER}/train-images-idx3-ubyte.gz",
-            sha256="440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            size=9912422,
-        ),
-        RemoteFile(
-            path="mnist/train-labels-idx1-ubyte.gz",
-            address=f"{_MNIST_FOLDER}/train-labels-idx1-ubyte.gz",
-            sha256="3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            size=28881,
-        ),
-        RemoteFile(
-            path="mnist/t10k-images-idx3-ubyte.gz",
-            address=f"{_MNIST_FOLDER}/t10k-images-idx3-ubyte.gz",
-            sha256="8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            size=1648877,
-        ),
-        RemoteFile(
-            path="mnist/t10k-labels-idx1-ubyte.gz",
-            address=f"{_MNIST_FOLDER}/t10k-labels-idx1-ubyte.gz",
-            sha256="f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            size=4542,
-        ),
+    files=_idx_files(
+        "mnist",
+        _MNIST_FOLDER,
+        ("440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9912422),
+        ("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28881),
+        ("8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1648877),
+        ("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4542),
     ),
 )
 
@@ -74,31 +67,13 @@ FASHION_MNIST = Source(
     name="fashion-mnist",
     description="Fashion-MNIST pictures of clothes, 60000 + 10000 images of 28 x 28",
     licence="MIT (Zalando SE)",
-    files=(
-        RemoteFile(
-            path="fashion_mnist/train-images-idx3-ubyte.gz",
-            address=f"{_FASHION_FOLDER}/train-images-idx3-ubyte.gz",
-            sha256="3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            size=26421880,
-        ),
-        RemoteFile(
-            path="fashion_mnist/train-labels-idx1-ubyte.gz",
-            address=f"{_FASHION_FOLDER}/train-labels-idx1-ubyte.gz",
-            sha256="a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            size=29515,
-        ),
-        RemoteFile(
-            path="fashion_mnist/t10k-images-idx3-ubyte.gz",
-            address=f"{_FASHION_FOLDER}/t10k-images-idx3-ubyte.gz",
-            sha256="346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            size=4422102,
-        ),
-        RemoteFile(
-            path="fashion_mnist/t10k-labels-idx1-ubyte.gz",
-            address=f"{_FASHION_FOLDER}/t10k-labels-idx1-ubyte.gz",
-            sha256="67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            size=5148,
-        ),
+    files=_idx_files(
+        "fashion_mnist",
+        _FASHION_FOLDER,
+        ("3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 26421880),
+        ("a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29515),
+        ("346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4422102),
+        ("67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5148),
     ),
 )
 

@@ -42,17 +42,8 @@ def check_soundness(dataset: Dataset, shape: tuple[int, ...]) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty CARELAB_DATA, with an empty cache and no way out to the internet."""
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("CARELAB_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("carelab.data.fetching.cache_folder", lambda: tmp_path / "cache")
-
-    def unreachable(*_args: object, **_knobs: object) -> None:
-        raise OSError(101, "Network is unreachable")
-
-    monkeypatch.setattr("pooch.HTTPDownloader.__call__", unreachable)
-    return tmp_path / "data"
+def folder(empty_data_folder: Path) -> Path:
+    return empty_data_folder
 
 
 def idx_source(folder: Path, values: np.ndarray, classes: np.ndarray) -> Source:

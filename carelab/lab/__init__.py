@@ -2,7 +2,7 @@
 
 from carelab.lab.folders import check_writable
 from carelab.lab.runs import Run, RunError, run_notebook
-from carelab.lab.session import interval, save, start
+from carelab.lab.session import interval, origin, save, start
 from carelab.lab.trained import cached_network
 from carelab.records import Interval
 
@@ -13,6 +13,7 @@ __all__ = [
     "cached_network",
     "check_writable",
     "interval",
+    "origin",
     "run_notebook",
     "save",
     "start",

@@ -16,11 +16,10 @@ from carelab.networks import (
     hidden_neurons,
     logits,
     ordered_modules,
-    pre_activation,
 )
 from carelab.properties import Property
 from carelab.records import Neuron, Ranking, Repair, Samples, UnitEffects
-from carelab.repair import apply_repair, outgoing_columns
+from carelab.repair import apply_repair, prunable_layers
 
 __all__ = [
     "PAIRS",
@@ -165,15 +164,7 @@ def editable_units(model: nn.Module) -> tuple[Neuron, ...]:
         >>> len(editable_units(paper_network("digits", generator=torch.Generator())))
         112
     """
-    layers = []
-    for layer in hidden_layers(model):
-        try:
-            pre_activation(model, layer)
-            outgoing_columns(model, Neuron(layer, 0))
-        except ValueError:  # around a residual block
-            continue
-        layers.append(layer)
-    return hidden_neurons(model, layers=layers)
+    return hidden_neurons(model, layers=prunable_layers(model))
 
 
 def _selection_cost(

@@ -14,7 +14,7 @@ from carelab.causal import activations
 from carelab.data import MaskTrigger
 from carelab.lab.backdoor import BackdoorMeasures, BackdoorRun
 from carelab.lab.backdoor_cases import BackdoorCase
-from carelab.lab.session import interval
+from carelab.lab.session import interval, origin
 from carelab.networks import hidden_layers
 from carelab.properties import attack_success_rate
 from carelab.records import Interval, Neuron
@@ -64,10 +64,7 @@ def summarise_backdoor(case: BackdoorCase, runs: Sequence[BackdoorRun]) -> dict[
     published = published_rates(case.name, case.attack_name)
     return {
         "data": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "sha256": dataset.sha256,
-            "licence": dataset.licence,
+            **origin(dataset),
             "network": "trained here",
             "images": {
                 part: len(getattr(dataset, part)) for part in ("train", "selection", "test")

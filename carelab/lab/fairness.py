@@ -16,7 +16,7 @@ from carelab.causal import (
     guilty_neurons,
     neuron_effects,
 )
-from carelab.lab.session import interval
+from carelab.lab.session import interval, origin
 from carelab.lab.tasks import fairness_task
 from carelab.networks import hidden_neurons
 from carelab.records import CausalEffects, Dataset, Neuron, Repair
@@ -234,10 +234,7 @@ def summarise(runs: Sequence[FairnessRun]) -> dict[str, object]:
     dataset = runs[0].dataset
     return {
         "data": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "sha256": dataset.sha256,
-            "licence": dataset.licence,
+            **origin(dataset),
             "network": runs[0].network,
         },
         "results": {

@@ -22,7 +22,7 @@ from carelab.lab.folders import check_writable, resolve, staged
 from carelab.records import Interval
 from carelab.show.plots import note_data
 
-__all__ = ["interval", "save", "start"]
+__all__ = ["interval", "origin", "save", "start"]
 
 _logger = logging.getLogger(__name__)
 _DIGITS = 6
@@ -106,6 +106,21 @@ def interval(
     half = quantile * float(array.std(ddof=1)) / math.sqrt(len(array))
     low, high = max(float(lowest), mean - half), min(float(highest), mean + half)
     return Interval(mean=mean, low=low, high=high, n=len(array))
+
+
+def origin(data: object) -> dict[str, str]:
+    """What a result was made from: name, source, checksum and licence, as `save` notes them.
+
+    Args:
+        data: a data set, or anything else with these four.
+
+    Example:
+        >>> import torch, carelab as cl
+        >>> digits = cl.data.digits(generator=torch.Generator().manual_seed(0))
+        >>> cl.lab.origin(digits)["name"]
+        'digits'
+    """
+    return {key: getattr(data, key) for key in ("name", "source", "sha256", "licence")}
 
 
 def save(

@@ -45,6 +45,8 @@ _FOR_CHOOSING = 5
 # Steps of the search over all classes, and how often the suspected one is searched again.
 SCAN_STEPS = 60
 _AGAIN = 3
+# Where classes are many, each gets less of the search: fewer images, and fewer of them a step.
+_MANY, _SCANNED, _SCAN_BATCH = 20, 200, 24
 # An estimated trigger is used where it moves this share of what the true one moves.
 _WORKS = 0.8
 # The rule that finds suspects compares one class with at least three whose triggers succeed.
@@ -232,8 +234,14 @@ def _from_nothing(
     model: nn.Module, defence: Defence, classes: int, generator: torch.Generator
 ) -> Knowledge:
     images = defence.clean.inputs
+    many = classes > _MANY
     reconstructions = reconstruct_triggers(
-        model, images, targets=range(classes), steps=SCAN_STEPS, generator=generator
+        model,
+        images[:_SCANNED] if many else images,
+        targets=range(classes),
+        steps=SCAN_STEPS,
+        batch_size=_SCAN_BATCH if many else 2 * _SCAN_BATCH,
+        generator=generator,
     )
     detected = suspected(reconstructions)
     working = [one for one in reconstructions if one.success >= _WORKS] or list(reconstructions)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from tqdm.auto import tqdm
-
-from carelab.lab.folders import check_writable, source_key, staged
 from carelab.lab.frontier import FrontierRun, frontier_run
 from carelab.lab.frontier_bench import FrontierPoint
-from carelab.lab.session import interval, start
+from carelab.lab.kept_runs import kept_runs
+from carelab.lab.session import interval
 from carelab.records import Interval, Neuron
 
 __all__ = ["chosen_point", "frontier_runs", "summarise_frontier"]
@@ -66,75 +59,26 @@ def frontier_runs(
         1
     """
     wanted = [(task, seed) for task in tasks for seed in seeds]
-    if not wanted or len(set(wanted)) < len(wanted) or workers < 1:
-        raise ValueError(
-            f"tasks, seeds, workers: got {list(tasks)}, {list(seeds)}, {workers}; "
-            "allowed: at least one of each, none twice"
-        )
-    folder = None if keep is None else check_writable(keep)
-    done = {one: found for one in wanted if (found := _kept(folder, *one, knobs)) is not None}
-    left = [one for one in wanted if one not in done]
-    failed: list[Exception] = []
-    context = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
-        bar = stack.enter_context(
-            tqdm(total=len(wanted), initial=len(done), desc="frontier", disable=not progress)
-        )
-        jobs: Iterable[tuple[tuple[str, int], Callable[[], FrontierRun]]]
-        if workers == 1:
-            jobs = ((one, partial(_one, *one, folder, knobs)) for one in left)
-        else:
-            pool = stack.enter_context(
-                ProcessPoolExecutor(workers, context, initializer=start, initargs=(0,))
-            )
-            submitted = {pool.submit(_one, *one, folder, knobs): one for one in left}
-            jobs = ((submitted[job], job.result) for job in as_completed(submitted))
-        for one, result in jobs:
-            try:
-                done[one] = result()
-            except Exception as error:
-                failed.append(error)
-            bar.update()
-    if failed:
-        raise failed[0]
-    return tuple(done[one] for one in wanted)
-
-
-def _one(task: str, seed: int, folder: Path | None, knobs: Mapping[str, object]) -> FrontierRun:
-    trained = task.endswith(_TRAINED)
-    run = frontier_run(
-        task.removesuffix(_TRAINED),
-        "trained" if trained else "default",
-        seed=seed,
-        **knobs,  # type: ignore[arg-type]
+    found = kept_runs(
+        _row, wanted, knobs, keep=keep, workers=workers, label="frontier", progress=progress
     )
-    if folder is not None:
-        with staged(_file(folder, task, seed, knobs)) as partly:
-            partly.write_text(json.dumps(asdict(run)), encoding="utf-8")
-    return run
+    return tuple(_run(row) for row in found)
 
 
-def _file(folder: Path, task: str, seed: int, knobs: Mapping[str, object]) -> Path:
-    made_of = json.dumps([knobs, source_key()], sort_keys=True)
-    key = hashlib.sha256(made_of.encode()).hexdigest()[:8]
-    return folder / f"{task}-{seed}-{key}.json"
+def _row(task: str, seed: int, **knobs: Any) -> dict[str, Any]:
+    kind = "trained" if task.endswith(_TRAINED) else "default"
+    return asdict(frontier_run(task.removesuffix(_TRAINED), kind, seed=seed, **knobs))
 
 
-def _kept(
-    folder: Path | None, task: str, seed: int, knobs: Mapping[str, object]
-) -> FrontierRun | None:
-    """The run as it was written, or None where there is none."""
-    if folder is None or not (path := _file(folder, task, seed, knobs)).is_file():
-        return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+def _run(row: Mapping[str, Any]) -> FrontierRun:
+    """The run that was written as a row."""
     return FrontierRun(
         **{
-            **found,
-            "before": FrontierPoint(**found["before"]),
-            "points": tuple(FrontierPoint(**point) for point in found["points"]),
+            **row,
+            "before": FrontierPoint(**row["before"]),
+            "points": tuple(FrontierPoint(**point) for point in row["points"]),
             "guilty": tuple(
-                Neuron(one["layer"], one["index"], tuple(one["position"]))
-                for one in found["guilty"]
+                Neuron(one["layer"], one["index"], tuple(one["position"])) for one in row["guilty"]
             ),
         }
     )

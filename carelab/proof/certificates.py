@@ -81,7 +81,9 @@ def save_certificate(
     if verdict.status not in ("proved", "refuted"):
         raise ValueError(f"verdict: got status {verdict.status!r}; allowed: 'proved', 'refuted'")
     regions = prop.regions if isinstance(prop, OutputRegions) else (prop,)
-    if verdict.property_name != prop.name or len(verdict.trees) not in (0, len(regions)):
+    proved = verdict.status == "proved"
+    trees = verdict.trees if proved else ()
+    if verdict.property_name != prop.name or (proved and len(trees) != len(regions)):
         raise ValueError(
             f"prop: got {prop.name!r} for a verdict on {verdict.property_name!r}; allowed: the "
             "property that was verified"
@@ -90,7 +92,7 @@ def save_certificate(
     for number, region in enumerate(regions):
         for name in _POLYTOPE:
             tensors[f"{number}.{name}"] = getattr(region, name).double()
-    for number, tree in enumerate(verdict.trees):
+    for number, tree in enumerate(trees):
         tensors.update({f"{number}.{name}": value for name, value in _tree_tensors(tree).items()})
     if verdict.counterexample is not None:
         tensors["counterexample"] = verdict.counterexample.double()

@@ -41,6 +41,26 @@ class DualValues:
             multipliers=None if self.multipliers is None else self.multipliers[boxes],
         )
 
+    def where(self, mask: Tensor, others: DualValues) -> DualValues:
+        """These values for the boxes of the mask, the others' for the other boxes."""
+        rows = mask.unsqueeze(1)
+        signed = None
+        if self.multipliers is not None and others.multipliers is not None:
+            signed = torch.where(rows, self.multipliers, others.multipliers)
+        return DualValues(
+            weights=torch.where(rows, self.weights, others.weights),
+            slopes=torch.where(rows, self.slopes, others.slopes),
+            multipliers=signed,
+        )
+
+    def twice(self) -> DualValues:
+        """The values of all boxes, and then once more."""
+        return DualValues(
+            weights=self.weights.repeat(2, 1),
+            slopes=self.slopes.repeat(2, 1),
+            multipliers=None if self.multipliers is None else self.multipliers.repeat(2, 1),
+        )
+
 
 def plain_values(
     hidden: HiddenBounds, row: Int[Tensor, " boxes"], rows: int, phases: Tensor | None = None

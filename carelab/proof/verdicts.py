@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from carelab.proof.tightening import DualValues
 
-__all__ = ["SplitTree", "TreeBuilder", "Verdict"]
+__all__ = ["OpenBoxes", "SplitTree", "TreeBuilder", "Verdict"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -23,9 +23,10 @@ class SplitTree:
 
     Args:
         split_on: the input feature that a node is cut on, features + the neuron's number, or -1
-            for a part that is proved (nodes).
+            for a part that is not cut (nodes).
         split_at: where the input is cut; 0 elsewhere (nodes).
-        values: what the bound of each proved part is made with, in the order of the nodes.
+        values: what the bound of each uncut part is made with, in the order of the nodes; in a
+            tree that proves nothing yet, what the search would have gone on with.
     """
 
     split_on: Int[Tensor, " nodes"]
@@ -39,6 +40,29 @@ class SplitTree:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class OpenBoxes:
+    """Parts of a box that a search left undecided, lowest bounds first.
+
+    Args:
+        low: smallest value of each input (boxes, features).
+        high: largest value of each input (boxes, features).
+        phases: +1 where the sum of a hidden neuron is known to be >= 0, -1 where <= 0, 0 elsewhere
+            (boxes, neurons), or None where no box was cut at a neuron.
+        bound: best known lower bound of how far the outputs stay out of the polytope, in units of
+            its rows: that of the box that each was cut from.
+    """
+
+    low: Float[Tensor, "boxes features"]
+    high: Float[Tensor, "boxes features"]
+    phases: Int8[Tensor, "boxes neurons"] | None
+    bound: Float[Tensor, " boxes"]
+
+    def __len__(self) -> int:
+        """How many parts are left."""
+        return len(self.bound)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Verdict:
     """The answer to whether a network has a property on its whole box, and how it was found.
 
@@ -47,8 +71,13 @@ class Verdict:
         property_name: name of the property.
         network: sha256 of the network's weights (`networks.fingerprint`).
         counterexample: for "refuted", an input of the box (features), float64, that violates the
-            property in exact, float64 and the network's own arithmetic.
-        trees: for "proved", one tree for each polytope of the property.
+            property.
+        confirmed_by: for "refuted", the arithmetics in which it does: "float64" with rounding
+            errors to spare, so in exact numbers too; the network's own, such as "torch float32";
+            "onnxruntime" on the exported file, where that is installed and can run it.
+        trees: for each polytope that was searched, the tree of its cuts; a proof for "proved",
+            otherwise only what another search can start from.
+        left: for each of these polytopes, the parts that are still undecided.
         boxes: how many boxes were bounded.
         boxes_left: how many were neither proved nor cut further when the search ended.
         share_proved: fraction of the box that is proved, by volume, the mean over the polytopes;
@@ -60,7 +89,9 @@ class Verdict:
     property_name: str
     network: str
     counterexample: Float[Tensor, " features"] | None = None
+    confirmed_by: tuple[str, ...] = ()
     trees: tuple[SplitTree, ...] = field(default=(), repr=False)
+    left: tuple[OpenBoxes, ...] = field(default=(), repr=False)
     boxes: int
     boxes_left: int
     share_proved: float
@@ -73,14 +104,15 @@ class TreeBuilder:
 
     Args:
         cuts: batches of (nodes, what each is cut on, where, first part, second part).
-        proofs: batches of (nodes, the values that prove each).
+        proofs: batches of (nodes, the values that prove each), and at the end of a search that
+            was not finished also those of the nodes left.
     """
 
     cuts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
     proofs: list[tuple[Tensor, DualValues]] = field(default_factory=list)
 
     def finished(self) -> SplitTree:
-        """The tree in the order of `SplitTree`; every node has to be cut or proved."""
+        """The tree in the order of `SplitTree`; every node has to be cut or have values."""
         cut_nodes, on, at, first, second = (torch.cat(part).cpu() for part in _columns(self.cuts))
         nodes = torch.cat([batch for batch, _ in self.proofs]).cpu()
         values = _joined([values for _, values in self.proofs])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
-from jaxtyping import Float, Int, Int8
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -19,16 +18,35 @@ from carelab.proof.bounds import (
     hidden_bounds,
     linear_bounds,
 )
+from carelab.proof.certificates import Certificate
 from carelab.proof.chains import AffineChain, affine_chain
-from carelab.proof.counterexamples import confirmed_counterexample, representable
+from carelab.proof.counterexamples import (
+    Counterexample,
+    confirmed_counterexample,
+    descended,
+    representable,
+    spread_points,
+)
 from carelab.proof.polytopes import Polytope, polytopes
 from carelab.proof.rounding import magnitudes, rounding_factor, rounding_margins
 from carelab.proof.splitting import halves, split_choice
-from carelab.proof.tightening import DualValues, plain_values, tighten
-from carelab.proof.verdicts import SplitTree, TreeBuilder, Verdict
+from carelab.proof.tightening import DualValues, dual_bounds, plain_values, tighten
+from carelab.proof.verdicts import OpenBoxes, SplitTree, TreeBuilder, Verdict
+from carelab.proof.waiting import (
+    WaitingBoxes,
+    earlier_parts,
+    joined_boxes,
+    lowest_first,
+    whole_box,
+)
 from carelab.properties import OutputRegion, OutputRegions
 
 __all__ = ["verify"]
+
+_WAYS = 512  # ways down that look for a counterexample before the box is cut
+# Values come from the box that was cut, where steps went before: long ones would lead away again.
+_RATE = 0.2
+_FEW_WAYS = 32  # the same from the worst boxes of every batch
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -47,34 +65,12 @@ class _Task:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class _Boxes:
-    """Parts of the box that wait for a decision."""
-
-    low: Float[Tensor, "boxes features"]
-    high: Float[Tensor, "boxes features"]
-    phases: Int8[Tensor, "boxes neurons"] | None
-    node: Int[Tensor, " boxes"]
-    bound: Float[Tensor, " boxes"]  # best bound of the box that it was cut from
-    share: Float[Tensor, " boxes"]  # of the whole box
-
-    def take(self, rows: Tensor) -> _Boxes:
-        return _Boxes(
-            low=self.low[rows],
-            high=self.high[rows],
-            phases=None if self.phases is None else self.phases[rows],
-            node=self.node[rows],
-            bound=self.bound[rows],
-            share=self.share[rows],
-        )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class _Examined:
     """What bounding a batch gave: proofs of some boxes, and bounds of those that are left."""
 
     proved: list[tuple[Tensor, DualValues]]
     share: float
-    left: _Boxes
+    left: WaitingBoxes
     hidden: HiddenBounds
     bounds: LinearBounds
 
@@ -83,10 +79,10 @@ class _Examined:
 class _Search:
     """How the search of one polytope ended."""
 
-    counterexample: Tensor | None = None
-    tree: SplitTree | None = None
+    counterexample: Counterexample | None
+    tree: SplitTree
+    left: OpenBoxes
     boxes: int
-    left: int
     share: float
 
 
@@ -96,19 +92,21 @@ def verify(
     *,
     seconds: float = 60.0,
     boxes: int = 1_000_000,
-    batch_size: int = 512,
-    steps: int = 8,
+    batch_size: int = 256,
+    steps: int = 4,
     neurons: bool | None = None,
+    start: Verdict | Certificate | SplitTree | None = None,
     shape: Sequence[int] | None = None,
     progress: bool = False,
 ) -> Verdict:
     """Whether no output of the property's box is in a polytope of it: proved, refuted or unknown.
 
     Branch and bound: a batch of boxes, those with the lowest bounds first, is bounded at once; a
-    box whose bound is positive is proved; the corners at which the bounds are lowest, and the
-    centres, are tried as counterexamples; what is left is cut in two, on the input or at the sign
-    of the neuron that loosens the bound most. A search that is not ended by its limits gives the
-    same answer, boxes and proof each time.
+    box whose bound is positive is proved; the corners at which the bounds are lowest, the centres
+    and descents from the worst of them are tried as counterexamples, at first also descents from
+    all over the box; what is left is cut in two, on the input or at the sign of the neuron that
+    loosens the bound most. A search that is not ended by its limits gives the same answer, boxes
+    and proof each time.
 
     Args:
         model: a sequential network of ``Linear``, ``Conv2d`` and ``ReLU``, in evaluation mode.
@@ -119,14 +117,20 @@ def verify(
         steps: gradient steps on the bound of a box that is not proved at once.
         neurons: boxes may be cut at the sign of a neuron, not only on an input; by default where
             there are more than 32 inputs, since cutting few inputs tightens every neuron.
+        start: an earlier verdict or its certificate, whatever its status, or its tree where there
+            is one polytope: of this network, where it goes on from there, or of a slightly
+            different one, whose parts and dual values are tried first. The box and the number of
+            neurons and rows must be the same. Nothing of it is believed, all parts are bounded.
         shape: shape of one input where a ``Conv2d`` comes first.
         progress: show a bar.
 
     Returns:
-        The verdict; a proof holds in exact arithmetic, see `carelab.proof.rounding`.
+        The verdict, with the boxes that are left where it is "unknown"; a proof holds in exact
+        arithmetic, see `carelab.proof.rounding`.
 
     Raises:
-        ValueError: a network or property that cannot be verified, or a limit that is not positive.
+        ValueError: a network or property that cannot be verified, a limit that is not positive, or
+            a start that does not fit them.
 
     Source: Bunel et al., JMLR 2020, section 3 (branch and bound); see `hidden_bounds`, `tighten`
         and `split_choice` for its parts.
@@ -148,6 +152,7 @@ def verify(
         raise ValueError("model: has no hidden layer; allowed: a network with at least one")
     parts = polytopes(prop, chain)
     cut_neurons = chain.features > FEW_FEATURES if neurons is None else neurons
+    trees = _earlier_trees(start, len(parts))
     searches: list[_Search] = []
     with tqdm(total=boxes, unit="box", disable=not progress, leave=False) as bar, torch.no_grad():
         for number, part in enumerate(parts):
@@ -155,7 +160,7 @@ def verify(
             until = perf_counter() + (seconds - elapsed) / (len(parts) - number)
             left = boxes - sum(search.boxes for search in searches)
             task = _task(model, chain, part, steps=steps, neurons=cut_neurons, shape=shape)
-            searches.append(_search(task, until, left, batch_size, bar.update))
+            searches.append(_search(task, trees[number], until, left, batch_size, bar.update))
             if searches[-1].counterexample is not None:
                 break
     return _verdict(prop, fingerprint(model), len(parts), searches, perf_counter() - started)
@@ -167,6 +172,20 @@ def _check_limits(**limits: float) -> None:
             raise ValueError(f"{name}: got {value}; allowed: a positive number")
 
 
+def _earlier_trees(
+    start: Verdict | Certificate | SplitTree | None, parts: int
+) -> list[SplitTree | None]:
+    """The tree to begin with for each polytope, None where there is none."""
+    trees: list[SplitTree | None] = []
+    if start is not None:
+        trees += [start] if isinstance(start, SplitTree) else start.trees
+    if len(trees) > parts:
+        raise ValueError(
+            f"start: has trees of {len(trees)} polytopes; allowed: at most the property's {parts}"
+        )
+    return trees + [None] * (parts - len(trees))
+
+
 def _verdict(
     prop: OutputRegion | OutputRegions,
     network: str,
@@ -175,16 +194,17 @@ def _verdict(
     seconds: float,
 ) -> Verdict:
     found = searches[-1].counterexample
-    trees = tuple(search.tree for search in searches if search.tree is not None)
-    proved = len(trees) == parts
+    left = sum(len(search.left) for search in searches)
     return Verdict(
-        status="refuted" if found is not None else "proved" if proved else "unknown",
+        status="refuted" if found is not None else "unknown" if left else "proved",
         property_name=prop.name,
         network=network,
-        counterexample=found,
-        trees=trees if proved else (),
+        counterexample=None if found is None else found.point,
+        confirmed_by=() if found is None else found.confirmed_by,
+        trees=tuple(search.tree for search in searches),
+        left=tuple(search.left for search in searches),
         boxes=sum(search.boxes for search in searches),
-        boxes_left=sum(search.left for search in searches),
+        boxes_left=left,
         share_proved=sum(search.share for search in searches) / parts,
         seconds=seconds,
     )
@@ -216,73 +236,55 @@ def _task(
 
 
 def _search(
-    task: _Task, until: float, most: int, batch_size: int, advance: Callable[[int], object]
+    task: _Task,
+    start: SplitTree | None,
+    until: float,
+    most: int,
+    batch_size: int,
+    advance: Callable[[int], object],
 ) -> _Search:
-    builder = TreeBuilder()
-    queue = _root(task)
-    boxes, stuck, nodes, share = 0, 0, 1, 0.0
-    while len(queue.node) and perf_counter() < until and boxes < most:
-        batch, queue = _worst(queue, min(batch_size, most - boxes))
-        boxes += len(batch.node)
-        advance(len(batch.node))
+    queue, builder = _beginning(task, start)
+    nodes = len(queue) + sum(len(cut[0]) for cut in builder.cuts)
+    stuck = queue.take(torch.zeros_like(queue.node, dtype=torch.bool))
+    boxes, share, found = 0, 0.0, None
+    while found is None and len(queue) and perf_counter() < until and boxes < most:
+        batch, queue = lowest_first(queue, min(batch_size, most - boxes))
         seen = _examined(task, batch)
+        found = _attack(task, seen, whole=boxes == 0)
+        boxes += len(batch)
+        advance(len(batch))
         share += seen.share
         builder.proofs.extend(seen.proved)
-        found = _attack(task, seen.left, seen.bounds)
         if found is not None:
-            left = len(queue.node) + len(seen.left.node)
-            return _Search(counterexample=found, boxes=boxes, left=left, share=share)
+            queue = joined_boxes(queue, seen.left)
+            break
         parts, unsplit = _cut(task, seen, nodes, builder)
-        stuck += unsplit
-        nodes += len(parts.node)
-        queue = _joined(queue, parts)
-    left = len(queue.node) + stuck
-    return _Search(tree=None if left else builder.finished(), boxes=boxes, left=left, share=share)
-
-
-def _root(task: _Task) -> _Boxes:
-    low = task.polytope.low.unsqueeze(0)
-    count = sum(task.chain.hidden)
-    return _Boxes(
-        low=low,
-        high=task.polytope.high.unsqueeze(0),
-        phases=torch.zeros(1, count, dtype=torch.int8, device=low.device) if task.neurons else None,
-        node=torch.zeros(1, dtype=torch.int64, device=low.device),
-        bound=low.new_zeros(1),
-        share=low.new_ones(1),
+        nodes += len(parts)
+        queue, stuck = joined_boxes(queue, parts), joined_boxes(stuck, unsplit)
+    left = joined_boxes(queue, stuck)
+    builder.proofs.append((left.node, left.values))
+    return _Search(
+        counterexample=found,
+        tree=builder.finished(),
+        left=left.opened(),
+        boxes=boxes,
+        share=share,
     )
 
 
-def _worst(queue: _Boxes, count: int) -> tuple[_Boxes, _Boxes]:
-    """The boxes with the lowest bounds, and the others."""
-    order = torch.argsort(queue.bound, stable=True)
-    return queue.take(order[:count]), queue.take(order[count:])
+def _beginning(task: _Task, start: SplitTree | None) -> tuple[WaitingBoxes, TreeBuilder]:
+    neurons = sum(task.chain.hidden)
+    if start is None:
+        return whole_box(task.polytope, neurons, phases=task.neurons), TreeBuilder()
+    return earlier_parts(start, task.polytope, neurons, phases=task.neurons)
 
 
-def _joined(queue: _Boxes, parts: _Boxes) -> _Boxes:
-    both = None
-    if queue.phases is not None and parts.phases is not None:
-        both = torch.cat([queue.phases, parts.phases])
-    return _Boxes(
-        low=torch.cat([queue.low, parts.low]),
-        high=torch.cat([queue.high, parts.high]),
-        phases=both,
-        node=torch.cat([queue.node, parts.node]),
-        bound=torch.cat([queue.bound, parts.bound]),
-        share=torch.cat([queue.share, parts.share]),
-    )
-
-
-def _examined(task: _Task, batch: _Boxes) -> _Examined:
+def _examined(task: _Task, batch: WaitingBoxes) -> _Examined:
     """Bounds of a batch; where an ordinary bound does not prove a box, the best one found."""
     chain, part = task.chain, task.polytope
     phases = None if batch.phases is None else batch.phases.split(chain.hidden, dim=1)
     hidden = hidden_bounds(chain, batch.low, batch.high, margins=task.margins, phases=phases)
-    rows = part.matrix.expand(len(batch.low), -1, -1)
-    limits = part.limits.expand(len(batch.low), -1)
-    every = linear_bounds(chain, hidden, rows, limits, batch.low, batch.high)
-    lowest, row = every.minimum.max(dim=1)
-    values = plain_values(hidden, row, len(part.limits), batch.phases)
+    values, lowest = _first_values(task, batch, hidden)
     proved = _is_proved(task, hidden, values, lowest)
     rest = (~proved).nonzero().squeeze(1)
     left, known = batch.take(rest), hidden.take(rest)
@@ -296,6 +298,7 @@ def _examined(task: _Task, batch: _Boxes) -> _Examined:
         values.take(rest),
         phases=left.phases,
         steps=task.steps,
+        rate=_RATE,
     )
     done = _is_proved(task, known, better, bounds.minimum[:, 0])
     return _Examined(
@@ -304,10 +307,26 @@ def _examined(task: _Task, batch: _Boxes) -> _Examined:
             (left.node[done], better.take(done)),
         ],
         share=float(batch.share[proved].sum() + left.share[done].sum()),
-        left=left.take(~done),
+        left=replace(left, values=better, bound=bounds.minimum[:, 0]).take(~done),
         hidden=known.take(~done),
         bounds=bounds.take(~done),
     )
+
+
+def _first_values(
+    task: _Task, batch: WaitingBoxes, hidden: HiddenBounds
+) -> tuple[DualValues, Tensor]:
+    """The better of an ordinary bound's values and those that each box came with; their bound."""
+    chain, part = task.chain, task.polytope
+    rows = part.matrix.expand(len(batch), -1, -1)
+    limits = part.limits.expand(len(batch), -1)
+    every = linear_bounds(chain, hidden, rows, limits, batch.low, batch.high)
+    lowest, row = every.minimum.max(dim=1)
+    plain = plain_values(hidden, row, len(part.limits), batch.phases)
+    own = dual_bounds(
+        chain, hidden, part.matrix, part.limits, batch.low, batch.high, batch.values
+    ).minimum[:, 0]
+    return batch.values.where(own > lowest, plain), torch.maximum(own, lowest)
 
 
 def _is_proved(task: _Task, hidden: HiddenBounds, values: DualValues, lowest: Tensor) -> Tensor:
@@ -323,36 +342,51 @@ def _is_proved(task: _Task, hidden: HiddenBounds, values: DualValues, lowest: Te
     return proved
 
 
-def _attack(task: _Task, boxes: _Boxes, bounds: LinearBounds) -> Tensor | None:
-    """A confirmed counterexample among the lowest corners and the centres, if there is one."""
-    corners = bounds.vertex(boxes.low, boxes.high)[:, 0]
-    part = task.polytope
-    points = torch.cat([corners, (boxes.low + boxes.high) / 2])
+def _attack(task: _Task, seen: _Examined, *, whole: bool) -> Counterexample | None:
+    """A confirmed counterexample in the boxes that are left, if one is found.
+
+    Tried are the corners where the bounds are lowest, the centres, and ways down from the worst of
+    them; before anything is cut, from points spread over the whole box as well.
+    """
+    part, chain = task.polytope, task.chain
+    left = seen.left
+    if len(left) == 0:
+        return None
+    points = torch.cat([seen.bounds.vertex(left.low, left.high)[:, 0], (left.low + left.high) / 2])
+    worst = (chain(points) @ part.matrix.T - part.limits).amax(dim=1).argsort(stable=True)
+    near = descended(chain, part, points[worst[:_FEW_WAYS]], steps=10, first=0.01)
+    points = torch.cat([near, points])
+    if whole:
+        spread = spread_points(part, _WAYS)
+        points = torch.cat([points, descended(chain, part, spread, steps=40)])
     points = representable(points, part.low, part.high, next(task.model.parameters()).dtype)
-    inside = (task.chain(points) @ part.matrix.T - part.limits).amax(dim=1) <= 0
+    inside = (chain(points) @ part.matrix.T - part.limits).amax(dim=1) <= 0
     if not bool(inside.any()):
         return None
     return confirmed_counterexample(
-        task.model, task.chain, part.matrix, part.limits, points[inside], shape=task.shape
+        task.model, chain, part.matrix, part.limits, points[inside], shape=task.shape
     )
 
 
-def _cut(task: _Task, seen: _Examined, nodes: int, builder: TreeBuilder) -> tuple[_Boxes, int]:
-    """The parts of the boxes that are not proved, and how many of these cannot be cut."""
+def _cut(
+    task: _Task, seen: _Examined, nodes: int, builder: TreeBuilder
+) -> tuple[WaitingBoxes, WaitingBoxes]:
+    """The parts of the boxes that are not proved, and the boxes among them that cannot be cut."""
     left = seen.left
     choice = split_choice(seen.hidden, seen.bounds, left.low, left.high, neurons=task.neurons)
     able = choice >= 0
-    left, choice, lowest = left.take(able), choice[able], seen.bounds.minimum[able, 0]
+    stuck, left, choice = left.take(~able), left.take(able), choice[able]
     low, high, phases, cut = halves(left.low, left.high, left.phases, choice)
     first = nodes + torch.arange(len(choice), device=choice.device)
     second = first + len(choice)
     builder.cuts.append((left.node, choice, cut, first, second))
-    parts = _Boxes(
+    parts = WaitingBoxes(
         low=low,
         high=high,
         phases=phases,
         node=torch.cat([first, second]),
-        bound=lowest.repeat(2),
+        bound=left.bound.repeat(2),
         share=left.share.repeat(2) / 2,
+        values=left.values.twice(),
     )
-    return parts, int((~able).sum())
+    return parts, stuck

@@ -29,13 +29,14 @@ def kept_runs(
     knobs: Mapping[str, Any],
     *,
     keep: str | Path | None = None,
+    sources: Sequence[str] = (),
     workers: int = 2,
     label: str = "runs",
     progress: bool = False,
 ) -> tuple[dict[str, Any], ...]:
     """The results of run(*one, **knobs) for each of the wanted, computed or read back.
 
-    A kept result holds while the package's sources and the knobs stay the same. A run that fails
+    A kept result holds while its sources and the knobs stay the same. A run that fails
     does not take the others along: they are done and kept, then its error is raised.
 
     Args:
@@ -43,6 +44,8 @@ def kept_runs(
         wanted: the positional arguments of each run, no two alike.
         knobs: the keyword arguments of all, of plain values.
         keep: folder in which finished runs are kept, or None.
+        sources: the parts of the package that results depend on, as for `source_key`; by default
+            all of it.
         workers: processes of one thread each; 1 runs all in this process.
         label: what the bar says.
         progress: show a bar.
@@ -64,7 +67,8 @@ def kept_runs(
             "one run, none twice, at least one worker"
         )
     folder = None if keep is None else check_writable(keep)
-    files = {one: _file(folder, run, one, knobs) for one in wanted}
+    key = source_key(*sources)
+    files = {one: _file(folder, run, one, knobs, key) for one in wanted}
     done = {one: found for one, path in files.items() if (found := _read(path)) is not None}
     left = [one for one in wanted if one not in done]
     failed: list[Exception] = []
@@ -109,11 +113,15 @@ def _kept(
 
 
 def _file(
-    folder: Path | None, run: Callable[..., object], one: Run, knobs: Mapping[str, Any]
+    folder: Path | None,
+    run: Callable[..., object],
+    one: Run,
+    knobs: Mapping[str, Any],
+    sources: str,
 ) -> Path | None:
     if folder is None:
         return None
-    made_of = json.dumps([run.__module__, run.__qualname__, one, knobs, source_key()])
+    made_of = json.dumps([run.__module__, run.__qualname__, one, knobs, sources])
     key = hashlib.sha256(made_of.encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.]+", "_", "-".join(str(part) for part in one))
     return folder / f"{name}-{key}.json"

@@ -134,8 +134,8 @@ def save(
 
     The same results give the same bytes: keys are sorted, floats have 6 significant digits, and
     there is no date, host or path. The versions of torch and carelab are added. Where the results
-    say under `data` what they were made from, the figure says so too. `seconds` is the one key
-    whose value may differ between two runs of one experiment.
+    say under `data` what they were made from, the figure says so too. Keys that
+    begin with `seconds` are the ones whose values may differ between two runs of one experiment.
 
     Args:
         name: name of both files without their endings: letters, digits, "_", "-" and ".".

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm.auto import tqdm
-
-from carelab.lab.folders import check_writable, source_key, staged
-from carelab.lab.session import start
+from carelab.lab.folders import check_writable
+from carelab.lab.kept_runs import kept_runs
 from carelab.lab.verification_queries import known_answer, query_network
 from carelab.proof import check_certificate, save_certificate, verify
 from carelab.properties import acasxu_property
@@ -28,7 +19,6 @@ __all__ = [
     "QueryResult",
     "query_result",
     "verification_results",
-    "verification_rows",
     "verification_totals",
 ]
 
@@ -186,45 +176,19 @@ def verification_results(
         [True, True]
     """
     wanted = [(name, number) for name in networks for number in properties]
-    if not wanted or len(set(wanted)) < len(wanted) or workers < 1:
-        raise ValueError(
-            f"networks, properties, workers: got {list(networks)}, {list(properties)}, {workers}; "
-            "allowed: at least one of each, none twice"
-        )
-    folder = None if keep is None else check_writable(keep)
-    found = {one: _kept(folder, *one, seconds) for one in wanted}
-    call = partial(_one, seconds=seconds, patience=patience, folder=folder)
-    done = {one: result for one, result in found.items() if result is not None}
-    left = [one for one in wanted if one not in done]
-    with ExitStack() as stack:
-        bar = stack.enter_context(
-            tqdm(total=len(wanted), initial=len(done), desc="queries", disable=not progress)
-        )
-        for one, result in _jobs(left, call, workers, stack):
-            done[one] = result()
-            bar.update()
-    return tuple(done[one] for one in wanted)
-
-
-def verification_rows(
-    results: Sequence[QueryResult], *, timed: bool = True
-) -> list[dict[str, object]]:
-    """The results as result files list them.
-
-    Args:
-        results: the results.
-        timed: with the times, which differ from run to run.
-
-    Example:
-        >>> from carelab.lab.verification import query_result, verification_rows
-        >>> (row,) = verification_rows([query_result("drawn-0", 1)], timed=False)
-        >>> row["status"], "seconds" in row
-        ('proved', False)
-    """
-    rows = [asdict(result) for result in results]
-    if timed:
-        return rows
-    return [{key: row[key] for key in row if not key.startswith("seconds")} for row in rows]
+    knobs: dict[str, Any] = {"seconds": seconds, "patience": patience}
+    knobs |= {} if keep is None else {"keep": str(Path(keep) / "certificates")}
+    rows = kept_runs(
+        _row,
+        wanted,
+        knobs,
+        keep=keep,
+        sources=_SOURCES,
+        workers=workers,
+        label="queries",
+        progress=progress,
+    )
+    return tuple(QueryResult(**{**row, "confirmed_by": tuple(row["confirmed_by"])}) for row in rows)
 
 
 def verification_totals(results: Sequence[QueryResult]) -> dict[str, int | float]:
@@ -257,42 +221,5 @@ def verification_totals(results: Sequence[QueryResult]) -> dict[str, int | float
     }
 
 
-_Query = tuple[str, int]
-
-
-def _jobs(
-    left: Sequence[_Query], call: Callable[[_Query], QueryResult], workers: int, stack: ExitStack
-) -> Iterable[tuple[_Query, Callable[[], QueryResult]]]:
-    """The queries, each with a call that waits for its result, as they end."""
-    if workers == 1:
-        return ((one, partial(call, one)) for one in left)
-    context = multiprocessing.get_context("spawn")
-    pool = stack.enter_context(
-        ProcessPoolExecutor(workers, context, initializer=start, initargs=(0,))
-    )
-    submitted = {pool.submit(call, one): one for one in left}
-    return ((submitted[job], job.result) for job in as_completed(submitted))
-
-
-def _one(query: _Query, *, seconds: float, patience: float, folder: Path | None) -> QueryResult:
-    certificates = None if folder is None else folder / "certificates"
-    result = query_result(*query, seconds=seconds, patience=patience, keep=certificates)
-    if folder is not None:
-        with staged(_file(folder, *query)) as partly:
-            partly.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    return result
-
-
-def _file(folder: Path, name: str, number: int) -> Path:
-    made_of = json.dumps([torch.__version__, source_key(*_SOURCES)])
-    key = hashlib.sha256(made_of.encode()).hexdigest()[:8]
-    return folder / f"{name.replace(',', '_')}-phi{number}-{key}.json"
-
-
-def _kept(folder: Path | None, name: str, number: int, seconds: float) -> QueryResult | None:
-    """The result as it was written, or None where there is none that still holds."""
-    if folder is None or not (path := _file(folder, name, number)).is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    result = QueryResult(**{**found, "confirmed_by": tuple(found["confirmed_by"])})
-    return result if result.status != "unknown" and result.seconds <= seconds else None
+def _row(name: str, number: int, **knobs: Any) -> dict[str, Any]:
+    return asdict(query_result(name, number, **knobs))

@@ -44,7 +44,7 @@ def test_other_knobs_or_sources_are_another_run(
     kept_runs(counted, wanted, {}, keep=tmp_path / "kept", workers=1)
     (other,) = kept_runs(counted, wanted, {"add": 1}, keep=tmp_path / "kept", workers=1)
     assert other == {"sum": 6, "calls": 2}
-    monkeypatch.setattr(module, "source_key", lambda: "changed")
+    monkeypatch.setattr(module, "source_key", lambda *parts: "changed")
     (again,) = kept_runs(counted, wanted, {}, keep=tmp_path / "kept", workers=1)
     assert again["calls"] == 3
 

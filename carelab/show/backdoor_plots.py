@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
@@ -15,6 +14,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from carelab.records import Interval, Neuron, Ranking
+from carelab.show.axes import axes_or_new
 
 __all__ = [
     "PUBLISHED_SOURCE",
@@ -119,7 +119,7 @@ def channel_effects(
         )
     if missing := [str(unit) for unit in guilty if unit not in ranking.units]:
         raise ValueError(f"guilty: got {', '.join(missing)}; allowed: units of the ranking")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     effects = {unit: float(one) for unit, one in zip(ranking.units, ranking.guilt, strict=True)}
     limit = max(map(abs, effects.values()))
     norm = SymLogNorm(_LINEAR * limit, vmin=-limit, vmax=limit) if limit else Normalize(-1, 1)
@@ -187,7 +187,7 @@ def guilty_activations(
         raise ValueError(
             f"clean, triggered: got {len(clean)} and {len(triggered)} images; allowed: at least 1"
         )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     shown = list(units)[:most]
     largest = torch.cat([clean, triggered]).abs().amax(dim=0).clamp(min=1e-12)
     colours = sns.color_palette("colorblind", 2)
@@ -251,7 +251,7 @@ def repair_bars(
     """
     if not measures or not names:
         raise ValueError("measures, names: got none; allowed: at least one of each")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     others = {} if published is None else published
     columns = [(network, dict(values), False) for network, values in measures.items()]
     for network, rates in others.items():
@@ -306,7 +306,3 @@ def _bar(
     )
     # A bar of half a percent cannot be seen; its number can.
     ax.text(at, high + 1, f"{mean:.1f}", ha="center", va="bottom", fontsize=7, rotation=90)
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import seaborn as sns
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from carelab.records import Interval
+from carelab.show.axes import axes_or_new
 
 __all__ = ["frontier"]
 
@@ -49,7 +49,7 @@ def frontier(
     """
     if not methods:
         raise ValueError("methods: got none; allowed: at least one")
-    ax = plt.subplots(layout="constrained")[1] if ax is None else ax
+    ax = axes_or_new(ax)
     colours = sns.color_palette("colorblind", len(methods))
     for number, (method, points) in enumerate(methods.items()):
         across = np.array([_ends(point[rate]) for point in points]) * 100

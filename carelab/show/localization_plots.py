@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from carelab.causal.choice import ALL_LAYERS, Choice
 from carelab.causal.kill_curves import KillCurve, RankOverlap
 from carelab.records import Interval
+from carelab.show.axes import axes_or_new
 
 __all__ = ["choice_evidence", "kill_curves", "localizer_scores", "overlap_map"]
 
@@ -52,7 +52,7 @@ def localizer_scores(
     ]
     if missing:
         raise ValueError(f"measure: got {measure!r}, which {missing[0]} has not")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     colours = sns.color_palette("colorblind", len(groups))
     rows = np.arange(len(scores))
     for number, group in enumerate(groups):
@@ -112,7 +112,7 @@ def kill_curves(
     """
     if not curves:
         raise ValueError("curves: got none; allowed: at least one")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     colours = sns.color_palette("colorblind", len(curves))
     for number, (name, curve) in enumerate(curves.items()):
         counts, line = curve.counts.numpy(), _LINES[number % len(_LINES)]
@@ -164,7 +164,7 @@ def overlap_map(overlap: RankOverlap, *, ax: Axes | None = None, label: str | No
         >>> both = {"shared": torch.eye(2), "correlation": torch.eye(2)}
         >>> axes = localization_plots.overlap_map(RankOverlap(names=("a", "b"), count=3, **both))
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     shared = 100 * overlap.shared.numpy()
     image = ax.imshow(shared, cmap="cividis", vmin=0, vmax=100, interpolation="none")
     ax.grid(False)
@@ -201,7 +201,7 @@ def choice_evidence(
         >>> seen = cl.records.Evidence(violating=rows, references=rows, passing=rows)
         >>> axes = choice_evidence(cl.causal.choose_units(net, seen, fair, rows, rows, generator=g))
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     several = len({candidate.localizer for candidate in choice.candidates}) > 1
     colours = sns.color_palette("colorblind", len(choice.candidates))
     for number, candidate in enumerate(choice.candidates):
@@ -259,7 +259,3 @@ def _highest(choice: Choice, right: int) -> float:
         for candidate in choice.candidates
     ]
     return min(2.0, max(1.0, *seen))
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax

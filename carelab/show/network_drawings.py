@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from carelab.causal import activations, do
 from carelab.networks import hidden_layers
 from carelab.records import Neuron, Unit
+from carelab.show.axes import axes_or_new
 
 __all__ = ["intervention", "network_drawing"]
 
@@ -73,7 +73,7 @@ def network_drawing(
         >>> axes = network_drawing(model, torch.ones(1, 2), held=held)
     """
     columns = _columns(model, inputs, held or {}, features, names or {})
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     places = [
         [(float(across), (len(one.names) - 1) / 2 - row) for row in range(len(one.names))]
         for across, one in enumerate(columns)
@@ -265,10 +265,6 @@ def _row_bars(
         label=f"{name}: mean {mean:.3g}",
     )
     ax.bar_label(bars, [f"{one:.3g}" for one in values.tolist()])
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax
 
 
 def _units(held: Mapping[Neuron, float]) -> dict[Unit, float | Tensor]:

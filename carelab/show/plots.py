@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from carelab.causal import average_causal_effect
 from carelab.records import CausalEffects, Interval, Neuron, Repair, UnitEffects
+from carelab.show.axes import axes_or_new
 
 __all__ = ["causal_curves", "convergence", "effect_map", "note_data", "rates", "trade_off"]
 
@@ -51,7 +51,7 @@ def causal_curves(
     unknown = [str(neuron) for neuron in neurons if neuron not in effects.neurons]
     if unknown or not neurons:
         raise ValueError(f"neurons: got {unknown or 'none'}; allowed: neurons of the effects")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ace, error = average_causal_effect(effects)
     shown = list(neurons)[:most]
     colours = sns.color_palette("colorblind", len(shown))
@@ -98,7 +98,7 @@ def effect_map(
         >>> effects = causal.neuron_effects(model, records.Samples(inputs=torch.rand(9, 3)), fair)
         >>> axes = show.plots.effect_map(causal.expectation_drop(effects))
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     places = [unit.place for unit in effects.units]
     if any(len(place) != 1 for place in places):
         raise ValueError("effects: got a whole layer or a position; allowed: neurons, channels")
@@ -146,7 +146,7 @@ def convergence(
     """
     if not repairs:
         raise ValueError("repairs: got none; allowed: at least one")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     colours = sns.color_palette("colorblind", len(repairs))
     for number, repair in enumerate(repairs):
         ax.plot(
@@ -188,7 +188,7 @@ def rates(
     """
     if not measures or not names:
         raise ValueError("measures, names: got none; allowed: at least one of each")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     width = 0.8 / len(measures)
     colours = sns.color_palette("colorblind", len(measures))
     for number, (network, values) in enumerate(measures.items()):
@@ -242,7 +242,7 @@ def trade_off(
     """
     if not measures:
         raise ValueError("measures: got none; allowed: at least one network")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     if others:
         across, up = np.array(others).T * 100
         ax.plot(across, up, ".", color="0.6", ms=4, label="other repairs tried", zorder=1)
@@ -280,10 +280,6 @@ def note_data(figure: Figure, note: str) -> None:
         >>> plots.note_data(Figure(), "Data: embedded-census (generated)")
     """
     figure.text(0.01, -0.01, note, ha="left", va="top", fontsize="small", color="0.3")
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax
 
 
 def _percent(

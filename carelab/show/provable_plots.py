@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+
+from carelab.show.axes import axes_or_new
 
 __all__ = ["advice_changed", "proof_rounds", "repair_seconds"]
 
@@ -50,7 +51,7 @@ def advice_changed(
             f"methods: got {[len(names) for names in tasks]} tasks; allowed: at least one, the "
             "same for every method"
         )
-    ax = plt.subplots(layout="constrained")[1] if ax is None else ax
+    ax = axes_or_new(ax)
     places = np.arange(len(tasks[0]))
     colours = sns.color_palette("colorblind", len(methods))
     for number, (method, rows) in enumerate(methods.items()):
@@ -102,7 +103,7 @@ def repair_seconds(
     """
     if not rows:
         raise ValueError("rows: got none; allowed: at least one")
-    ax = plt.subplots(layout="constrained")[1] if ax is None else ax
+    ax = axes_or_new(ax)
     places, foot = np.arange(len(rows)), np.zeros(len(rows))
     parts = {"seconds_repair": ("change", ""), "seconds_proof": ("proof", "///")}
     parts |= {"seconds_check": ("second check", "...")}
@@ -146,7 +147,7 @@ def proof_rounds(
     """
     if not rounds:
         raise ValueError("rounds: got none; allowed: at least one task")
-    ax = plt.subplots(layout="constrained")[1] if ax is None else ax
+    ax = axes_or_new(ax)
     marks = {"proved": "*", "refuted": "x", "unknown": "o"}
     colours = sns.color_palette("colorblind", len(rounds))
     for colour, (task, steps) in zip(colours, rounds.items(), strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from carelab.networks import Normalisation, logits
 from carelab.properties import OutputRegion, OutputRegions
 from carelab.records import Interval, Samples
+from carelab.show.axes import axes_or_new
 
 __all__ = ["AdvisorySlice", "advisory_map", "advisory_slice", "change_map", "safety_bars"]
 
@@ -145,7 +145,7 @@ def advisory_map(
             f"advisories: got {len(advisories)} names for advisory {int(shown.advice.max())}; "
             "allowed: one for each"
         )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     colours = _colours(len(advisories))
     _mesh(shown, shown.advice.numpy(), colours, ax)
     _outline(shown, shown.unsafe if outlined is None else outlined, ax)
@@ -190,7 +190,7 @@ def change_map(
         before.angle, after.angle
     ):
         raise ValueError("before, after: got different grids; allowed: the same distances, angles")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     changed = before.advice != after.advice
     cells = torch.where(changed, after.advice + 1, 0)
     colours = [(0.93, 0.93, 0.93), *_colours(len(advisories))]
@@ -236,7 +236,7 @@ def safety_bars(
     """
     if not measures or not names:
         raise ValueError("measures, names: got none; allowed: at least one of each")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     width = 0.84 / len(names)
     colours = sns.color_palette("colorblind", len(names))
     for number, (rate, name) in enumerate(names.items()):
@@ -314,7 +314,3 @@ def _labelled(shown: AdvisorySlice, ax: Axes, title: str) -> Axes:
 
 def _colours(count: int) -> list[tuple[float, float, float]]:
     return [tuple(colour) for colour in sns.color_palette("colorblind", count)]
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from carelab.causal import do
 from carelab.networks import predict
 from carelab.records import Neuron, Unit, UnitEffects
+from carelab.show.axes import axes_or_new
 
 __all__ = ["decision_map", "guilt_scatter", "share_bars"]
 
@@ -65,7 +65,7 @@ def decision_map(
             f"low, high, points: got {low.tolist()}, {high.tolist()}, {points}; "
             "allowed: low below high, at least 2 points"
         )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     sides = [torch.linspace(float(a), float(b), points) for a, b in zip(low, high, strict=True)]
     plane = torch.cartesian_prod(*sides)
     with do(model, dict(held or {})):
@@ -140,7 +140,7 @@ def guilt_scatter(
     missing = [str(unit) for unit in effects.units if unit not in correlations]
     if missing:
         raise ValueError(f"correlations: got none of {', '.join(missing)}; allowed: one for each")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     size = {neuron: abs(value) for neuron, value in correlations.items()}
     effect = dict(zip(effects.units, effects.effect.tolist(), strict=True))
     known = {unit for group in (groups or {}).values() for unit in group}
@@ -201,7 +201,7 @@ def share_bars(
     if len(kinds) != 1 or not next(iter(kinds)):
         raise ValueError(f"shares: got the keys {sorted(kinds)}; allowed: the same for every case")
     (names,) = kinds
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     height = 0.8 / len(names)
     colours = sns.color_palette("colorblind", len(names))
     for number, name in enumerate(names):
@@ -228,7 +228,3 @@ def share_bars(
     ax.set_title(label or "Shares")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     return ax
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from carelab.data import MaskTrigger, Trigger
 from carelab.records import Neuron, UnitEffects
+from carelab.show.axes import axes_or_new
 
 __all__ = ["image_grid", "mask_map", "place_map", "trigger_comparison", "trigger_sizes"]
 
@@ -54,7 +54,7 @@ def image_grid(
     ((count, _, height, width),) = shapes
     if columns and len(columns) != count:
         raise ValueError(f"columns: got {len(columns)} for {count} images; allowed: one for each")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     high, wide = height + _GAP, width + _GAP
     canvas = np.ones((len(rows) * high - _GAP, count * wide - _GAP, 3))
     for row, images in enumerate(rows.values()):
@@ -128,7 +128,7 @@ def mask_map(trigger: MaskTrigger, *, ax: Axes | None = None, label: str | None 
         >>> found = MaskTrigger(mask=torch.rand(1, 8, 8), pattern=torch.rand(3, 8, 8))
         >>> axes = plots.mask_map(found)
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     mask = trigger.mask[0].detach().cpu()
     image = ax.imshow(100 * mask.numpy(), cmap="cividis", vmin=0, vmax=100, interpolation="none")
     ax.grid(False)
@@ -166,7 +166,7 @@ def place_map(effects: UnitEffects, *, ax: Axes | None = None, label: str | None
             f"effects: got {len(effects.units)} units, {len(found)} of them positions of maps; "
             "allowed: at least one, all positions of one layer"
         )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     cells = np.zeros([1 + max(unit.position[axis] for unit in found) for axis in range(2)])
     for unit, effect in zip(found, effects.effect.tolist(), strict=True):
         cells[unit.position] += effect
@@ -212,7 +212,7 @@ def trigger_sizes(
             f"targets: got {len(targets)} for {len(sizes)} networks; allowed: at least one "
             "network, and one target (or None) for each"
         )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     for place, (values, target) in enumerate(zip(sizes.values(), targets, strict=True)):
         own = values.detach().cpu().double().clamp(min=0.01).numpy()
         others = np.delete(own, [] if target is None else [target])
@@ -229,7 +229,3 @@ def trigger_sizes(
     ax.legend(first.values(), first.keys())
     ax.set_title(label or "Smallest trigger of each class")
     return ax
-
-
-def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax

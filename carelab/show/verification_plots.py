@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from carelab.show.axes import axes_or_new
+
 __all__ = ["cactus", "status_table"]
 
 _STATUSES = ("proved", "refuted", "unknown")
@@ -101,7 +103,7 @@ def cactus(
     """
     if not any(len(times) for times in seconds.values()):
         raise ValueError("seconds: got no decided query; allowed: at least one")
-    ax = plt.subplots(layout="constrained")[1] if ax is None else ax
+    ax = axes_or_new(ax)
     colours = sns.color_palette("colorblind", len(seconds))
     for number, (group, times) in enumerate(seconds.items()):
         across = np.sort(np.asarray(times, dtype=np.float64)).clip(min=1e-3)

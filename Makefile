@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # MPLBACKEND is never set here: kernels inherit it, and Agg leaves notebooks without figures.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab figures report lint format types lock clean
+.PHONY: help setup demo test test-browser lab teach figures report lint format types lock clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,11 +37,25 @@ demo: $(STAMP)   ## find and repair guilty neurons on embedded data, offline; wr
 	$(BIN)/carelab demo $(ARGS)
 
 test: lint types ## lint, types, unit tests, doctests and every notebook in its smoke profile
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks/00_quickstart.ipynb
+
+# Chromium comes from the system; where there is none and apt may bring it, it is installed.
+test-browser: $(STAMP) ## the explorer in JupyterLab and Voila, in a real browser (chromium)
+	@command -v chromium google-chrome >/dev/null 2>&1 || test -n "$$CHROMIUM" || \
+	  { command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+	  echo "note: no chromium, and apt cannot bring it; the browser tests will be skipped."
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]' || \
+	  echo "note: playwright cannot be installed; the browser tests will be skipped."
+	$(BIN)/python -m pytest -q -rs $(ARGS) tests/browser
 
 lab: $(STAMP)    ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto $(ARGS) notebooks
+
+teach: $(STAMP)  ## the teaching notebooks as pages without code, served on this machine only
+	JUPYTER_PATH=notebooks $(BIN)/voila --Voila.ip=127.0.0.1 --template=offline \
+	  --KernelManager.transport_encryption=auto $(ARGS) notebooks/teaching
 
 figures: $(STAMP) ## recompute the committed figures; finished runs are kept
 	$(BIN)/carelab figures $(ARGS)
@@ -70,7 +84,7 @@ lock: $(BIN)/python ## rewrite constraints.txt for Python 3.11+ on Linux, macOS 
 	$(BIN)/python -m pip install -q uv
 	@printf 'torch==$(TORCH)\n' > $(VENV)/torch-pin.txt
 	UV_FIND_LINKS= $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --no-header \
-	  --no-annotate --strip-extras -c $(VENV)/torch-pin.txt --extra lab pyproject.toml \
+	  --no-annotate --strip-extras -c $(VENV)/torch-pin.txt --extra lab --extra browser pyproject.toml \
 	  -o $(VENV)/lock.txt
 	grep -vE '^(nvidia-|cuda-|triton)' $(VENV)/lock.txt > constraints.new
 	mv constraints.new constraints.txt

@@ -77,8 +77,9 @@ def advice_changed(
     ax.set_xticks(places, tasks[0], rotation=90, fontsize="small")
     ax.margins(x=0.01)
     ax.set_ylabel("advice changed (% of the domain)")
-    ax.legend(fontsize="small", ncols=3, loc="upper left", bbox_to_anchor=(0, 1.0))
-    ax.set_title(label or "Advice changed by the repair")
+    ax.set_title(label or "Advice changed by the repair", loc="left")
+    # Above the axes, where it hides no task.
+    ax.legend(fontsize="small", ncols=5, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     return ax
 
 

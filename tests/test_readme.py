@@ -147,3 +147,46 @@ def test_setting_a_of_all_data_sets_is_there() -> None:
         for attack in ("badnets", "blend")
     }
     assert names <= {path.stem for path in BACKDOORS}
+
+
+PROVED = sorted((ROOT / "figures").glob("31_provable_safety*.json"))
+
+
+def provable_rows(result: dict) -> list[str]:
+    """Lines of the table of proved repairs, one a method: fidelity in percent, seconds of wall."""
+    tasks = {"later": "36 later tasks", "prorepair": "ProRepair's 36"}
+    rows = []
+    for method, totals in result["results"]["totals"].items():
+        seconds = result["seconds"]["total"][method]
+        count = totals["tasks"]
+        cells = [
+            tasks[result["parameters"]["which"]],
+            method,
+            f"{totals['proved']} / {totals['certificates_checked']} of {count}",
+            f"{100 * totals['fidelity_domain_mean']:.3f} / "
+            f"{100 * totals['fidelity_domain_worst']:.2f}",
+            f"{100 * totals['fidelity_constant_mean']:.1f}",
+            f"{100 * totals['generalization_mean']:.2f} / {100 * totals['kept_mean']:.2f}",
+            f"{totals['still_held']} of {count}",
+            f"{100 * totals['weights_changed_mean']:.2f}",
+            f"{seconds['median']:.1f} / {seconds['worst']:.0f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+@pytest.mark.parametrize("path", PROVED, ids=lambda path: path.stem)
+def test_the_rows_of_proved_repairs_are_what_the_run_gave(path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in provable_rows(json.loads(path.read_text(encoding="utf-8"))):
+        assert row in text
+
+
+def test_every_proof_and_every_check_counts() -> None:
+    result = json.loads((ROOT / "figures" / "32_verification.json").read_text(encoding="utf-8"))
+    totals = result["results"]["totals"]
+    said = (
+        f"{totals['proved']} proved, {totals['refuted']} refuted, {totals['unknown']} unknown, "
+        f"{totals['certificates_checked']} certificates checked again"
+    )
+    assert said in (ROOT / "README.md").read_text(encoding="utf-8")

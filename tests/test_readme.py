@@ -140,11 +140,12 @@ def test_a_row_of_the_backdoors_is_what_the_run_gave(path: Path) -> None:
     assert row in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_setting_a_of_all_data_sets_is_there() -> None:
+def test_many_and_few_triggered_images_of_all_data_sets_are_there() -> None:
     names = {
-        f"20_backdoor_{dataset}_{attack}_a"
+        f"20_backdoor_{dataset}_{attack}_{setting}"
         for dataset in ("mnist", "fashion-mnist", "gtsrb", "cifar10")
         for attack in ("badnets", "blend")
+        for setting in ("a", "b")
     }
     assert names <= {path.stem for path in BACKDOORS}
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from carelab.lab.folders import check_writable, resolve
-from carelab.lab.safety_embedded import embedded_case
-from carelab.lab.safety_tasks import SafetyCase, safety_case, safety_task
+from carelab.lab.safety_embedded import named_case
+from carelab.lab.safety_tasks import SafetyCase
 from carelab.networks import fingerprint, read_onnx, write_onnx
 from carelab.proof import Verdict, check_certificate, save_certificate, verify
 from carelab.properties import SafetySamples, safety_samples
@@ -28,14 +28,12 @@ from carelab.repair import (
 )
 
 __all__ = [
-    "EMBEDDED",
     "METHODS",
     "ProvableResult",
     "provable_result",
     "provable_row",
     "provable_totals",
     "repaired_network",
-    "task_case",
     "total_seconds",
 ]
 
@@ -51,7 +49,6 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "ours": (*_SHARED, *(f"repair/{name}.py" for name in _OURS)),
     "prorepair": (*_SHARED, *(f"repair/{name}.py" for name in _PROREPAIR)),
 }
-EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +104,7 @@ def provable_row(name: str, method: str, *, folder: str, **knobs: Any) -> dict[s
     """`provable_result` as a plain dict, for `kept_runs`.
 
     Args:
-        name: the task, as in `safety_task`, or "embedded".
+        name: the task, as in `named_case`.
         method: the method.
         folder: where network and certificate go.
         knobs: seed, seconds, points and samples of `provable_result`.
@@ -120,25 +117,7 @@ def provable_row(name: str, method: str, *, folder: str, **knobs: Any) -> dict[s
         >>> row["status"], row["certificate_checked"]
         ('proved', True)
     """
-    return asdict(provable_result(task_case(name), method, folder=folder, **knobs))
-
-
-def task_case(name: str) -> SafetyCase:
-    """The task of a name, one of ACAS Xu's or "embedded", which needs no file.
-
-    Args:
-        name: as in `safety_task`, or "embedded".
-
-    Raises:
-        DataError: the network's file is damaged, or missing and cannot be fetched.
-        ValueError: no task of that name.
-
-    Example:
-        >>> from carelab.lab.provable_safety import task_case
-        >>> task_case("embedded").name
-        'embedded'
-    """
-    return embedded_case() if name == EMBEDDED else safety_case(safety_task(name))
+    return asdict(provable_result(named_case(name), method, folder=folder, **knobs))
 
 
 def repaired_network(case: SafetyCase, method: str, folder: str | Path) -> nn.Module:
@@ -154,8 +133,8 @@ def repaired_network(case: SafetyCase, method: str, folder: str | Path) -> nn.Mo
 
     Example:
         >>> import tempfile
-        >>> from carelab.lab import provable_safety
-        >>> case = provable_safety.task_case("embedded")
+        >>> from carelab.lab import provable_safety, safety_embedded
+        >>> case = safety_embedded.embedded_case()
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     provable_safety.repaired_network(case, "ours", folder)
         Traceback (most recent call last):

@@ -274,9 +274,13 @@ def care_effects(case: SafetyCase, trial: SafetySamples) -> UnitEffects:
         properties are about several, and the margin, a difference of two scores, holds for all.
 
     Example:
-        >>> from carelab.lab.safety import care_effects
-        >>> care_effects.__name__
-        'care_effects'
+        >>> import torch, carelab as cl
+        >>> from carelab.lab import safety, safety_embedded
+        >>> case, g = safety_embedded.embedded_case(), torch.Generator().manual_seed(0)
+        >>> trial = cl.properties.safety_samples(case.model, case.prop, violating=(9, 1, 9),
+        ...     satisfying=(9, 1, 9), draws=3000, generator=g)
+        >>> len(safety.care_effects(case, trial).units)
+        72
     """
     few = [part.take(slice(0, _RANGE_POINTS)) for part in (_good(trial), trial.repair.violating)]
     effects = neuron_effects(

@@ -132,8 +132,8 @@ def named_case(name: str) -> SafetyCase:
 
     Example:
         >>> from carelab.lab.safety_embedded import named_case
-        >>> named_case.__name__
-        'named_case'
+        >>> named_case("embedded").statement
+        'WL or COC is advised'
     """
     return embedded_case() if name == EMBEDDED else safety_case(safety_task(name))
 

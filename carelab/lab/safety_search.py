@@ -119,9 +119,12 @@ def localise_violation(
         ValueError: an unknown localiser, or no point for repair.
 
     Example:
-        >>> from carelab.lab.safety_search import localise_violation
-        >>> localise_violation.__name__
-        'localise_violation'
+        >>> import torch, carelab as cl
+        >>> from carelab.lab import safety_embedded, safety_search
+        >>> case, g = safety_embedded.embedded_case(), torch.Generator().manual_seed(0)
+        >>> trial = cl.properties.safety_samples(case.model, case.prop, violating=(9, 1, 9),
+        ...     satisfying=(9, 1, 9), draws=3000, generator=g)
+        >>> found = safety_search.localise_violation(case.model, trial, case.prop, generator=g)
     """
     if localizer not in LOCALIZERS:
         raise ValueError(f"localizer: got {localizer!r}; allowed: {', '.join(LOCALIZERS)}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from carelab.lab.provable_safety import repaired_network, task_case
+from carelab.lab.provable_safety import repaired_network
+from carelab.lab.safety_embedded import named_case
 from carelab.proof import second_opinion, verify
 
 __all__ = ["second_row"]
@@ -14,7 +15,7 @@ def second_row(name: str, method: str, *, folder: str, seconds: float) -> dict[s
     """What Marabou says of the network that `provable_result` wrote, for `kept_runs`.
 
     Args:
-        name: the task, as in `task_case`.
+        name: the task, as in `named_case`.
         method: the method.
         folder: the folder that was given.
         seconds: wall time after which Marabou gives up.
@@ -32,7 +33,7 @@ def second_row(name: str, method: str, *, folder: str, seconds: float) -> dict[s
         Traceback (most recent call last):
         FileNotFoundError: ...
     """
-    case = task_case(name)
+    case = named_case(name)
     network = repaired_network(case, method, folder)
     start = verify(network, case.prop)
     found = second_opinion(network, case.prop, seconds=seconds, start=start)

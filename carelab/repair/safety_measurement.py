@@ -180,9 +180,14 @@ def measure_safety_of(
         ValueError: what `measure_safety` refuses.
 
     Example:
-        >>> from carelab.repair import measure_safety_of
-        >>> measure_safety_of.__name__
-        'measure_safety_of'
+        >>> import torch, carelab as cl
+        >>> g, low, high = torch.Generator().manual_seed(0), torch.zeros(2), torch.ones(2)
+        >>> m = cl.networks.mlp(2, (4,), 3, generator=g)
+        >>> prop = cl.properties.forbidden_class(0, 3, low=low, high=high)
+        >>> trial = cl.properties.safety_samples(m, prop, violating=(3, 1, 3), satisfying=(3, 1, 3),
+        ...     draws=200, generator=g)
+        >>> found = cl.repair.measure_safety_of(
+        ...     {"itself": m}, m, trial, prop, (low, high), points=50, generator=g)
     """
     boxes = (domain, region_box(prop))
     compared = [

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from carelab.show.axes import axes_or_new
 
-__all__ = ["CLASS_COLOURS", "advisory_slice", "counterfactual_bars", "picture_answers"]
+__all__ = ["CLASS_COLOURS", "answer_plane", "counterfactual_bars", "picture_answers"]
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"
 # Okabe and Ito's: grey for the quiet answer, blues for left, oranges for right; as on the screen.
@@ -121,7 +121,7 @@ def picture_answers(
     return ax
 
 
-def advisory_slice(
+def answer_plane(
     scenery: Mapping[str, Any],
     drawing: Mapping[str, Any],
     which: str = "before",
@@ -143,8 +143,8 @@ def advisory_slice(
 
     Example:
         >>> from carelab.show import input_plots
-        >>> input_plots.advisory_slice.__name__
-        'advisory_slice'
+        >>> input_plots.answer_plane.__name__
+        'answer_plane'
     """
     if which not in ("before", "after"):
         raise ValueError(f"which: got {which!r}; allowed: before, after")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from carelab.lab import provable_safety
-from carelab.lab.provable_safety import METHODS, provable_result, provable_totals, task_case
+from carelab.lab.provable_safety import METHODS, provable_result, provable_totals
+from carelab.lab.safety_embedded import named_case
 from carelab.networks import fingerprint
 from carelab.proof import check_certificate, load_certificate
 
@@ -14,7 +15,7 @@ SMALL = {"points": 2000, "samples": 200, "seconds": 20.0}
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_repair_is_exported_proved_checked_and_measured(method: str, tmp_path: Path) -> None:
-    case = task_case("embedded")
+    case = named_case("embedded")
     result = provable_result(case, method, folder=tmp_path, **SMALL)
     assert result.status == "proved"
     assert result.certificate_checked
@@ -30,7 +31,7 @@ def test_a_repair_is_exported_proved_checked_and_measured(method: str, tmp_path:
 
 
 def test_ours_keeps_the_advice_and_the_other_properties(tmp_path: Path) -> None:
-    result = provable_result(task_case("embedded"), "ours", folder=tmp_path, **SMALL)
+    result = provable_result(named_case("embedded"), "ours", folder=tmp_path, **SMALL)
     assert result.fidelity_domain > result.fidelity_constant
     assert result.kept == 1.0
     assert set(result.still_held.values()) == {"proved"}
@@ -60,4 +61,4 @@ def test_totals_by_hand() -> None:
 
 def test_refuses_a_method_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="method: got 'magic'; allowed: ours, prorepair"):
-        provable_result(task_case("embedded"), "magic", folder=tmp_path)
+        provable_result(named_case("embedded"), "magic", folder=tmp_path)

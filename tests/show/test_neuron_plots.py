@@ -128,14 +128,14 @@ def test_a_slice_shows_answers_and_outlines_what_is_unsafe():
     )
     outputs = torch.tensor([[0.0, 1.0]] + [[1.0, 0.0]] * 5)  # class 0 only in the lower left cell
     drawing = side.drawing(outputs, outputs.flip(1))
-    ax = input_plots.advisory_slice(side.scenery(), drawing)
+    ax = input_plots.answer_plane(side.scenery(), drawing)
     shown = np.asarray(ax.images[0].get_array())
     assert shown.tolist() == [[0, 1, 1], [1, 1, 1]]
     # Four sides of one cell, each drawn twice: white below black.
     assert len(ax.lines) == 8
     assert "unsafe 17 %" in ax.get_title()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("a", "b")
-    after = input_plots.advisory_slice(side.scenery(), drawing, "after")
+    after = input_plots.answer_plane(side.scenery(), drawing, "after")
     assert "network now" in after.get_title()
     with pytest.raises(ValueError, match="which: got 'later'"):
-        input_plots.advisory_slice(side.scenery(), drawing, "later")
+        input_plots.answer_plane(side.scenery(), drawing, "later")

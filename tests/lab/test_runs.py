@@ -83,7 +83,7 @@ def test_ctrl_c_leaves_neither_files_nor_a_kernel(notebook, tmp_path):
     try:
         kernel = _wait_for_pid(out, process)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -10,6 +10,7 @@ from carelab import networks, proof
 from carelab.networks.tensorfiles import digest, read_tensors, seal, unseal, write_tensors
 from carelab.proof.covering import parts_of
 from carelab.properties import OutputRegion, OutputRegions
+from tests.proof.small import above_its_least, folded_network
 
 KEY = "carelab_certificate"
 # Boxes, not seconds, end a search here, so that a busy machine changes nothing.
@@ -19,20 +20,11 @@ KEYS = ["status", "property", "network", "polytopes", "tensors"]
 
 @pytest.fixture(scope="module")
 def model() -> nn.Sequential:
-    made = networks.mlp(2, (10, 10), 2, generator=torch.Generator().manual_seed(4))
-    # Larger weights make more pieces, so that one bound of the whole box proves nothing.
-    for parameter in made.parameters():
-        parameter.data *= 3
-    return made
+    return folded_network()
 
 
 def region(model: nn.Module, gap: float, output: int = 0) -> OutputRegion:
-    """Output stays above its smallest value on a grid, less the gap."""
-    side = torch.linspace(-1, 1, 60)
-    least = model(torch.cartesian_prod(side, side)).detach()[:, output].min().double() - gap
-    matrix = torch.eye(2, dtype=torch.float64)[output : output + 1]
-    box = {"low": -torch.ones(2), "high": torch.ones(2)}
-    return OutputRegion(matrix=matrix, limits=least.reshape(1), name="above", **box)
+    return above_its_least(model, gap, output=output)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from torch import nn
 from carelab import networks, proof
 from carelab.proof.waiting import earlier_parts
 from carelab.properties import OutputRegion, OutputRegions
+from tests.proof.small import above_its_least, folded_network
 
 # Boxes, not seconds, end a search here, so that a busy machine changes nothing.
 LONG = {"seconds": 1e6, "boxes": 5000, "batch_size": 4, "steps": 0}
@@ -17,19 +18,11 @@ LONG = {"seconds": 1e6, "boxes": 5000, "batch_size": 4, "steps": 0}
 
 @pytest.fixture(scope="module")
 def model() -> nn.Sequential:
-    made = networks.mlp(2, (10, 10), 2, generator=torch.Generator().manual_seed(4))
-    for parameter in made.parameters():
-        parameter.data *= 3
-    return made
+    return folded_network()
 
 
 def region(model: nn.Module, gap: float, output: int = 1) -> OutputRegion:
-    """Output stays above its smallest value on a grid, less the gap."""
-    side = torch.linspace(-1, 1, 60)
-    least = model(torch.cartesian_prod(side, side)).detach()[:, output].min().double() - gap
-    matrix = torch.eye(2, dtype=torch.float64)[output : output + 1]
-    box = {"low": -torch.ones(2), "high": torch.ones(2)}
-    return OutputRegion(matrix=matrix, limits=least.reshape(1), name="above", **box)
+    return above_its_least(model, gap, output=output)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,12 +15,12 @@ from torch import Tensor, nn
 from carelab.networks import check_inputs, fingerprint, logits, ordered_modules
 from carelab.properties import OutputRegion, OutputRegions, violation_rate
 from carelab.records import Neuron, Performance, Repair, Samples
-from carelab.repair.edits import apply_repair, edits_between, scale_neurons
+from carelab.repair.edits import apply_repair, edits_between
 from carelab.repair.front import search_repair
 from carelab.repair.objectives import Anchors, Objective
 from carelab.repair.searches import gradient_search
 from carelab.repair.spaces import weight_space
-from carelab.repair.swarm import particle_swarm
+from carelab.repair.swarm import check_swarm, particle_swarm, swarm_repair
 from carelab.repair.variants import factor_variants
 
 __all__ = ["as_classifier", "care_safety", "repair_safety"]
@@ -69,7 +68,7 @@ def care_safety(
         satisfy.
 
     Raises:
-        ValueError: no point of a kind, no neuron, or an alpha out of range.
+        ValueError: no point of a kind, no neuron, or a knob out of range.
 
     Source: CARE, section 3.3 with the safety settings of section 5.4.
 
@@ -89,6 +88,7 @@ def care_safety(
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: got {alpha}; allowed: 0 to 1")
+    check_swarm(factor_bounds, particles, iterations)
     check_inputs(model, violating.inputs)
     started = time.perf_counter()
     run_bad = factor_variants(model, violating.inputs, guilty)
@@ -99,38 +99,23 @@ def care_safety(
         lost = prop.rate(run_good(factors).unsqueeze(1), satisfying)
         return ((1 - alpha) * left + alpha * lost).double().cpu()
 
-    best, history = particle_swarm(
-        cost,
-        np.ones(len(guilty)),
-        factor_bounds,
-        particles=particles,
-        iterations=iterations,
-        progress=progress,
-        generator=generator,
-    )
-    factors = torch.from_numpy(best)
-    repaired, edits = scale_neurons(model, guilty, factors)
-
     def performance(network: nn.Module) -> Performance:
         return Performance(
             accuracy=1 - violation_rate(network, satisfying, prop),
             violation_rate=violation_rate(network, violating, prop),
         )
 
-    return Repair(
-        method=method,
+    return swarm_repair(
+        model,
+        guilty,
+        cost,
+        performance,
+        partial(particle_swarm, particles=particles, iterations=iterations, progress=progress),
         property_name=prop.name,
-        neurons=tuple(guilty),
-        factors=factors,
-        before=performance(model),
-        after=performance(repaired),
-        history=torch.from_numpy(history),
-        seconds=time.perf_counter() - started,
-        seed=generator.initial_seed(),
-        network=fingerprint(model),
-        repaired=fingerprint(repaired),
-        edits=edits,
-        status="improved" if bool((factors != 1).any()) else "unchanged",
+        factor_bounds=factor_bounds,
+        method=method,
+        started=started,
+        generator=generator,
     )
 
 

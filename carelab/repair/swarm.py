@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from carelab.records import Neuron, Performance, Repair, Samples
 from carelab.repair.edits import scale_neurons
 from carelab.repair.variants import factor_variants
 
-__all__ = ["care", "care_cost", "particle_swarm"]
+__all__ = ["care", "care_cost", "check_swarm", "particle_swarm", "swarm_repair"]
 
 
 def care(
@@ -95,17 +96,15 @@ def care(
         >>> fixed = cl.repair.care(model, table.train, table.train, fair, [one], generator=g)
         >>> repaired = cl.repair.apply_repair(model, fixed)
     """
-    _check(train, counterexamples, alpha, factor_bounds, particles, iterations, patience)
+    _check(train, counterexamples, alpha)
+    check_swarm(factor_bounds, particles, iterations, patience)
     check_inputs(model, train.inputs)
     started = time.perf_counter()
-    seed = generator.initial_seed()
     cost = care_cost(
         model, train, counterexamples, prop, guilty, alpha=alpha, batch_size=batch_size
     )
-    best, history = particle_swarm(
-        cost,
-        np.ones(len(guilty)),
-        factor_bounds,
+    swarm = partial(
+        particle_swarm,
         particles=particles,
         iterations=iterations,
         inertia=inertia,
@@ -115,17 +114,68 @@ def care(
         patience=patience,
         tolerance=tolerance,
         progress=progress,
+    )
+    return swarm_repair(
+        model,
+        guilty,
+        cost,
+        lambda network: _performance(network, train, counterexamples, prop),
+        swarm,
+        property_name=prop.name,
+        factor_bounds=factor_bounds,
+        method=method,
+        started=started,
         generator=generator,
     )
+
+
+def swarm_repair(
+    model: nn.Module,
+    guilty: Sequence[Neuron],
+    cost: Callable[[Float[Tensor, "particles neurons"]], Float[Tensor, " particles"]],
+    performance: Callable[[nn.Module], Performance],
+    swarm: Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]],
+    *,
+    property_name: str,
+    factor_bounds: tuple[float, float],
+    method: str,
+    started: float,
+    generator: torch.Generator,
+) -> Repair:
+    """The record of the factors that a swarm finds, written into the weights.
+
+    Args:
+        model: the network; it is not changed.
+        guilty: the neurons whose activations are scaled.
+        cost: costs of many factor vectors at once, to be minimised.
+        performance: how a network does, before and after.
+        swarm: `particle_swarm` with its knobs bound.
+        property_name: name of the property.
+        factor_bounds: smallest and largest factor; they hold 1, the identity.
+        method: the name that the record carries.
+        started: `time.perf_counter()` when the work on the repair began.
+        generator: seeds the swarm.
+
+    Example:
+        >>> import time, torch, carelab as cl
+        >>> from carelab.repair.swarm import particle_swarm, swarm_repair
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> model, same = cl.networks.mlp(2, (3,), 2, generator=g), cl.records.Performance
+        >>> fixed = swarm_repair(model, [one], lambda x: x.square().sum(1),
+        ...     lambda network: same(accuracy=1.0, violation_rate=0.0), particle_swarm, method="a",
+        ...     property_name="b", factor_bounds=(0, 2), started=time.perf_counter(), generator=g)
+    """
+    seed = generator.initial_seed()
+    best, history = swarm(cost, np.ones(len(guilty)), factor_bounds, generator=generator)
     factors = torch.from_numpy(best)
     repaired, edits = scale_neurons(model, guilty, factors)
     return Repair(
         method=method,
-        property_name=prop.name,
+        property_name=property_name,
         neurons=tuple(guilty),
         factors=factors,
-        before=_performance(model, train, counterexamples, prop),
-        after=_performance(repaired, train, counterexamples, prop),
+        before=performance(model),
+        after=performance(repaired),
         history=torch.from_numpy(history),
         seconds=time.perf_counter() - started,
         seed=seed,
@@ -286,22 +336,24 @@ def _performance(
     )
 
 
-def _check(
-    train: Samples,
-    counterexamples: Samples,
-    alpha: float,
-    factor_bounds: tuple[float, float],
-    particles: int,
-    iterations: int,
-    patience: int,
+def check_swarm(
+    factor_bounds: tuple[float, float], particles: int, iterations: int, patience: int = 1
 ) -> None:
-    if len(train) == 0 or len(counterexamples) == 0:
-        raise ValueError(
-            f"train, counterexamples: got {len(train)}, {len(counterexamples)} samples; "
-            "allowed: at least one of each"
-        )
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: got {alpha}; allowed: 0 to 1")
+    """Refuses what no swarm of factors can start with.
+
+    Args:
+        factor_bounds: smallest and largest factor.
+        particles: size of the swarm.
+        iterations: iterations at most.
+        patience: iterations without a change after which it stops.
+
+    Raises:
+        ValueError: bounds without the identity between them, or a number below 1.
+
+    Example:
+        >>> from carelab.repair.swarm import check_swarm
+        >>> check_swarm((0.0, 2.0), 20, 100)
+    """
     low, high = factor_bounds
     if not low <= 1 <= high or low == high:
         raise ValueError(
@@ -312,3 +364,13 @@ def _check(
             f"particles, iterations, patience: got {particles}, {iterations}, {patience}; "
             "allowed: 1 or more"
         )
+
+
+def _check(train: Samples, counterexamples: Samples, alpha: float) -> None:
+    if len(train) == 0 or len(counterexamples) == 0:
+        raise ValueError(
+            f"train, counterexamples: got {len(train)}, {len(counterexamples)} samples; "
+            "allowed: at least one of each"
+        )
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: got {alpha}; allowed: 0 to 1")

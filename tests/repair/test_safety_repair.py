@@ -172,7 +172,7 @@ def test_misuse():
         repair.care_safety(model, none, good, prop, one, generator=g)
     with pytest.raises(ValueError, match="alpha: got 1\\.5; allowed: 0 to 1"):
         repair.care_safety(model, bad, good, prop, one, alpha=1.5, generator=g)
-    with pytest.raises(ValueError, match="factor_bounds: got .* the identity"):
+    with pytest.raises(ValueError, match=r"factor_bounds: got .* the identity"):
         repair.care_safety(model, bad, good, prop, one, factor_bounds=(2.0, 3.0), generator=g)
     with pytest.raises(ValueError, match="got 0 points, 1 groups"):
         repair.repair_safety(model, one, none, [], [good], prop, generator=g)

@@ -1,16 +1,12 @@
-"""Folders and files of the lab: where the checkout is, and writing without half-written files."""
+"""Folders of the lab: where the checkout is, where results may go, and what they are made from."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_writable", "checkout", "resolve", "source_key", "staged"]
+__all__ = ["check_writable", "checkout", "resolve", "source_key"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -82,29 +78,6 @@ def check_writable(out_dir: str | Path) -> Path:
     except OSError as error:
         raise OSError(f"out_dir: cannot write to {folder} ({error.strerror})") from None
     return folder
-
-
-@contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well.
-
-    Args:
-        path: the file to write; an older one stays untouched until the new one is complete.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> from carelab.lab.folders import staged
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with staged(pathlib.Path(folder) / "a.txt") as file:
-        ...         length = file.write_text("whole")
-    """
-    # Not tempfile: its files are private, and a result has the rights of any other new file.
-    partial = path.parent / f".{path.name}-{secrets.token_hex(4)}.partial"
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def source_key(*parts: str) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from carelab.lab.folders import check_writable, source_key, staged
+from carelab.lab.folders import check_writable, source_key
 from carelab.lab.session import start
+from carelab.networks.whole_files import staged
 
 __all__ = ["kept_runs"]
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from carelab.lab.folders import check_writable, resolve, staged
+from carelab.lab.folders import check_writable, resolve
+from carelab.networks.whole_files import staged
 from carelab.show.report import report_page
 
 __all__ = ["read_results", "write_report"]

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carelab.lab.folders import check_writable, staged
+from carelab.lab.folders import check_writable
 from carelab.lab.parameters import Parameter, check_parameters, read_parameters
+from carelab.networks.whole_files import staged
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import carelab
-from carelab.lab.folders import check_writable, resolve, staged
+from carelab.lab.folders import check_writable, resolve
+from carelab.networks.whole_files import staged
 from carelab.records import Interval
 from carelab.show.plots import note_data
 

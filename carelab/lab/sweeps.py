@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from carelab.lab.folders import check_writable, source_key, staged
+from carelab.lab.folders import check_writable, source_key
 from carelab.lab.runs import RunError, run_name, run_notebook
+from carelab.networks.whole_files import staged
 
 __all__ = ["Outcome", "Task", "read_profile", "run_task", "run_tasks"]
 

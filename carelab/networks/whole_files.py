@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["existing_file", "write_whole"]
+__all__ = ["existing_file", "staged", "write_whole"]
 
 
 def existing_file(path: str | os.PathLike[str], *, largest: int | None = None) -> Path:
@@ -37,6 +39,33 @@ def existing_file(path: str | os.PathLike[str], *, largest: int | None = None) -
     return file
 
 
+@contextmanager
+def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well.
+
+    Args:
+        path: the file to write; an older one stays untouched until the new one is complete.
+
+    Raises:
+        OSError: the folder is missing or cannot be written to.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from carelab.networks.whole_files import staged
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with staged(pathlib.Path(folder) / "a.txt") as file:
+        ...         length = file.write_text("whole")
+    """
+    file = Path(path)
+    # Not tempfile: its files are private, and a result has the rights of any other new file.
+    partial = file.with_name(f".{file.name}-{secrets.token_hex(8)}.partial")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that nobody ever sees a part of it; an older one is replaced at the end.
 
@@ -55,13 +84,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         ...     [file.name for file in pathlib.Path(folder).iterdir()]
         ['a']
     """
-    file = Path(path)
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    try:
-        with partial.open("xb") as open_file:
-            open_file.write(content)
-            open_file.flush()
-            os.fsync(open_file.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with staged(path) as partial, partial.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -39,27 +39,3 @@ def test_check_writable_refuses_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match=r"out_dir: cannot write to .*Permission denied"):
         folders.check_writable(tmp_path)
-
-
-def test_staged_replaces_only_at_the_end(tmp_path):
-    target = tmp_path / "a.txt"
-    target.write_text("old")
-    with folders.staged(target) as partial:
-        partial.write_text("new")
-        assert target.read_text() == "old"
-    assert target.read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_staged_leaves_the_older_file_after_an_error(tmp_path):
-    target = tmp_path / "a.txt"
-    target.write_text("old")
-
-    def fail():
-        with folders.staged(target) as partial:
-            partial.write_text("half")
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        fail()
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]

@@ -40,22 +40,27 @@ test: lint types ## lint, types, unit tests, doctests and every notebook in its 
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks/00_quickstart.ipynb
 
-# Chromium comes from the system; where there is none and apt may bring it, it is installed.
+# Chromium comes from the system; where there is none and apt may bring it, it is installed. Without
+# a way to the archive apt gives up soon, and asks nothing.
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 test-browser: $(STAMP) ## the explorer in JupyterLab and Voila, in a real browser (chromium)
-	@command -v chromium google-chrome >/dev/null 2>&1 || test -n "$$CHROMIUM" || \
-	  { command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
-	    apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && $(APT) update && \
+	    $(APT) install -y --no-install-recommends chromium fonts-dejavu-core; } || \
 	  echo "note: no chromium, and apt cannot bring it; the browser tests will be skipped."
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]' || \
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || \
+	  $(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]' || \
 	  echo "note: playwright cannot be installed; the browser tests will be skipped."
 	$(BIN)/python -m pytest -q -rs $(ARGS) tests/browser
 
 lab: $(STAMP)    ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --KernelManager.transport_encryption=auto $(ARGS) notebooks
 
+# A page that nobody has open any more gives its memory back after five minutes.
 teach: $(STAMP)  ## the teaching notebooks as pages without code, served on this machine only
-	JUPYTER_PATH=notebooks $(BIN)/voila --Voila.ip=127.0.0.1 --template=offline \
-	  --KernelManager.transport_encryption=auto $(ARGS) notebooks/teaching
+	JUPYTER_PATH=notebooks $(BIN)/voila --Voila.ip=127.0.0.1 --template=offline --classic-tree \
+	  --KernelManager.transport_encryption=auto --MappingKernelManager.cull_interval=60 \
+	  --MappingKernelManager.cull_idle_timeout=300 $(ARGS) notebooks/teaching
 
 figures: $(STAMP) ## recompute the committed figures; finished runs are kept
 	$(BIN)/carelab figures $(ARGS)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.container import BarContainer
 from matplotlib.patches import Patch, Rectangle
 
 from carelab.show.axes import axes_or_new
 
-__all__ = ["CLASS_COLOURS", "answer_plane", "counterfactual_bars", "picture_answers"]
+__all__ = [
+    "CLASS_COLOURS",
+    "answer_plane",
+    "class_chances",
+    "counterfactual_bars",
+    "picture_answers",
+]
 
 _BLUE, _ORANGE = "#0072b2", "#d55e00"
 # Okabe and Ito's: grey for the quiet answer, blues for left, oranges for right; as on the screen.
@@ -46,27 +53,63 @@ def counterfactual_bars(
         label: title of the axes.
 
     Example:
-        >>> from carelab.show import input_plots
-        >>> input_plots.counterfactual_bars.__name__
-        'counterfactual_bars'
+        >>> import torch, carelab as cl
+        >>> from carelab.show import explorer, input_plots
+        >>> table = cl.data.embedded_credit(rows=200, generator=torch.Generator().manual_seed(0))
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> given = {"rows": table.test, "features": table.features, "classes": table.classes}
+        >>> side = explorer.RowSide(prop=fair, **given)
+        >>> said = side.drawing(torch.eye(3, 2), torch.zeros(3, 2))
+        >>> axes = input_plots.counterfactual_bars(side.scenery(), said)
     """
     ax = axes_or_new(ax)
     names = ["this row", *scenery["variants"]]
-    at = np.arange(len(names))
-    for shift, (name, title, colour) in enumerate(
-        (("before", "original", "0.75"), ("after", "now", _BLUE))
-    ):
-        given = drawing[name]
-        chances = [100 * row[-1] for row in given["chances"]]
-        bars = ax.barh(at + 0.36 * shift, chances, 0.34, color=colour, label=title)
-        ax.bar_label(bars, ["flips" if one else "" for one in given["flips"]], padding=3)
+    given = [drawing[name] for name in ("before", "after")]
+    pairs = _before_and_now(ax, names, [[row[-1] for row in one["chances"]] for one in given])
+    for bars, one in zip(pairs, given, strict=True):
+        ax.bar_label(bars, ["flips" if flips else "" for flips in one["flips"]], padding=3)
     ax.axvline(50, color="0.3", lw=0.8)
-    ax.set_yticks(at + 0.18, names)
-    ax.invert_yaxis()
     ax.set_xlim(0, 112)
     ax.set_xlabel(f"chance of {scenery['classes'][-1]} (%)")
     ax.set_title(label or f"Test row {scenery['number']} and its counterfactuals")
-    ax.legend(fontsize="small")
+    return ax
+
+
+def class_chances(
+    scenery: Mapping[str, Any],
+    drawing: Mapping[str, Any],
+    *,
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Axes:
+    """Chance of every class for the image that is shown large, before and now.
+
+    Args:
+        scenery: what the pictures' side shows (`PictureSide.scenery`).
+        drawing: what the networks say of them (`PictureSide.drawing`).
+        ax: where to draw; a new figure by default.
+        label: title of the axes; by default the true class, with or without trigger.
+
+    Example:
+        >>> import torch, carelab as cl
+        >>> from carelab.show import explorer, input_plots
+        >>> digits = cl.data.digits(generator=torch.Generator().manual_seed(0))
+        >>> few, patch = digits.test.take(slice(0, 3)), cl.data.white_patch((1, 8, 8))
+        >>> side = explorer.PictureSide(images=few, trigger=patch, classes=digits.classes)
+        >>> said = side.drawing(torch.eye(6, 10), torch.eye(6, 10))
+        >>> axes = input_plots.class_chances(side.scenery(), said)
+    """
+    ax = axes_or_new(ax)
+    count = len(scenery["labels"])
+    at = scenery["at"] + (count if scenery["on"] else 0)
+    _before_and_now(
+        ax, scenery["classes"], [drawing[name]["chances"][at] for name in ("before", "after")]
+    )
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("chance (%)")
+    true = scenery["classes"][scenery["labels"][scenery["at"]]]
+    how = "with" if scenery["on"] else "without"
+    ax.set_title(label or f"True class {true}, {how} trigger")
     return ax
 
 
@@ -88,9 +131,13 @@ def picture_answers(
         label: title of the axes.
 
     Example:
-        >>> from carelab.show import input_plots
-        >>> input_plots.picture_answers.__name__
-        'picture_answers'
+        >>> import torch, carelab as cl
+        >>> from carelab.show import explorer, input_plots
+        >>> digits = cl.data.digits(generator=torch.Generator().manual_seed(0))
+        >>> few, patch = digits.test.take(slice(0, 3)), cl.data.white_patch((1, 8, 8))
+        >>> side = explorer.PictureSide(images=few, trigger=patch, classes=digits.classes)
+        >>> said = side.drawing(torch.eye(6, 10), torch.eye(6, 10))
+        >>> axes = input_plots.picture_answers(side.scenery(), said, side.inputs().numpy())
     """
     ax = axes_or_new(ax)
     count, classes = len(scenery["labels"]), scenery["classes"]
@@ -142,9 +189,14 @@ def answer_plane(
         ValueError: another name of a network.
 
     Example:
-        >>> from carelab.show import input_plots
-        >>> input_plots.answer_plane.__name__
-        'answer_plane'
+        >>> import torch, carelab as cl
+        >>> from carelab.show import explorer, input_plots
+        >>> box = {"low": torch.zeros(2), "high": torch.ones(2)}
+        >>> side = explorer.SliceSide(prop=cl.properties.never_lowest(0, 2, **box),
+        ...     features=("a", "b"), classes=("stay", "go"), point=torch.ones(2) / 2, **box)
+        >>> said = side.drawing(side.inputs(), side.inputs())
+        >>> input_plots.answer_plane(side.scenery(), said).get_title()
+        'original network, unsafe 50 % of the box shown'
     """
     if which not in ("before", "after"):
         raise ValueError(f"which: got {which!r}; allowed: before, after")
@@ -193,6 +245,22 @@ def answer_plane(
         loc="upper right",
     )
     return ax
+
+
+def _before_and_now(
+    ax: Axes, names: Sequence[str], chances: Sequence[Sequence[float]]
+) -> list[BarContainer]:
+    """Two bars a name, in percent: of the original network and of the network now."""
+    at = np.arange(len(names))
+    looks = (("original", "0.75"), ("now", _BLUE))
+    drawn = [
+        ax.barh(at + 0.36 * shift, [100 * one for one in given], 0.34, color=colour, label=title)
+        for shift, (given, (title, colour)) in enumerate(zip(chances, looks, strict=True))
+    ]
+    ax.set_yticks(at + 0.18, list(names))
+    ax.invert_yaxis()
+    ax.legend(fontsize="small")
+    return drawn
 
 
 def _outline(ax: Axes, marks: np.ndarray, xs: np.ndarray, ys: np.ndarray, **style: Any) -> None:

@@ -104,9 +104,14 @@ def neuron_curve(
         label: title of the axes; by default the neuron.
 
     Example:
-        >>> from carelab.show import neuron_plots
-        >>> neuron_plots.neuron_curve.__name__
-        'neuron_curve'
+        >>> import torch
+        >>> from carelab.records import Neuron
+        >>> from carelab.show import explorer, neuron_plots
+        >>> up, half = torch.linspace(0, 1, 3), torch.full((2,), 0.5)
+        >>> one = explorer.Portrait(neuron=Neuron("relu1", 0), values=up, expectation=up,
+        ...     samples=50, error=up / 9, unmodified=0.4, edges=up, behaving=half, misbehaving=half)
+        >>> neuron_plots.neuron_curve(one).get_title()
+        'relu1[0] (n = 50)'
     """
     ax = axes_or_new(ax)
     values = portrait.values.numpy()
@@ -140,9 +145,13 @@ def activation_histograms(
         label: title of the axes; by default the neuron.
 
     Example:
-        >>> from carelab.show import neuron_plots
-        >>> neuron_plots.activation_histograms.__name__
-        'activation_histograms'
+        >>> import torch
+        >>> from carelab.records import Neuron
+        >>> from carelab.show import explorer, neuron_plots
+        >>> up, half = torch.linspace(0, 1, 3), torch.full((2,), 0.5)
+        >>> one = explorer.Portrait(neuron=Neuron("relu1", 0), values=up, expectation=up,
+        ...     samples=50, error=up / 9, unmodified=0.4, edges=up, behaving=half, misbehaving=half)
+        >>> axes = neuron_plots.activation_histograms(one)
     """
     ax = axes_or_new(ax)
     edges = portrait.edges.numpy()

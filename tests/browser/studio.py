@@ -181,22 +181,23 @@ def wait_for_explorer(page: Page) -> None:
     page.page.locator(".carelab-explorer .reading").first.wait_for()
 
 
-def settle(page: Page, answered: int) -> None:
-    """Wait until the view has drawn the answer to all that was asked, of which there are more."""
+def settle(page: Page, answered: int, at: int = 0) -> None:
+    """Wait until a view has drawn the answer to all that was asked, of which there are more."""
     page.page.wait_for_function(
-        """(answered) => {
-            const root = document.querySelector(".carelab-explorer");
+        """([answered, at]) => {
+            const root = document.querySelectorAll(".carelab-explorer")[at];
             return root.requests.log.answered > answered && !root.requests.waits()
               && root.dataset.waiting === "no";
         }""",
-        arg=answered,
+        arg=[answered, at],
     )
 
 
-def log_of(page: Page) -> dict[str, Any]:
+def log_of(page: Page, at: int = 0) -> dict[str, Any]:
     """How many requests were sent and answered, and how long each took on the screen (ms)."""
     text = page.page.evaluate(
-        "() => JSON.stringify(document.querySelector('.carelab-explorer').requests.log)"
+        "(at) => JSON.stringify(document.querySelectorAll('.carelab-explorer')[at].requests.log)",
+        at,
     )
     return json.loads(text)
 
@@ -205,7 +206,7 @@ def readings(page: Page) -> dict[str, float]:
     """The read-outs on the screen, by name."""
     text = page.page.evaluate(
         """() => JSON.stringify(Object.fromEntries(
-            [...document.querySelectorAll(".carelab-explorer .reading")].map(
+            [...document.querySelector(".carelab-explorer").querySelectorAll(".reading")].map(
                 (one) => [one.dataset.name, Number(one.dataset.now)])))"""
     )
     return json.loads(text)
@@ -221,6 +222,7 @@ def voila(folder: Path, templates: Path) -> Any:
             f"--Voila.ip={LOOPBACK}",
             "--port={port}",
             "--template=offline",
+            "--classic-tree",
             "--KernelManager.transport_encryption=auto",
             str(folder),
         ],

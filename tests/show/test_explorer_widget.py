@@ -113,6 +113,27 @@ def test_what_is_saved_can_be_read_again(shown, tmp_path):
     assert page == shown.page()
 
 
+def test_a_search_that_breaks_is_over_and_says_why(shown, monkeypatch):
+    def fail(**_knobs):
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(shown.engine, "search", fail)
+    shown.start_repair(iterations=3)
+    shown.wait()
+    assert shown.search["running"] is False
+    assert shown.notice == "not enough memory"
+
+
+def test_after_a_repair_the_page_has_the_new_curves_of_the_guilty_neurons(shown):
+    shown.start_repair(iterations=3)
+    shown.wait()
+    assert shown.repair is not None
+    text = shown.page().split('id="state">')[1].split("</script>")[0]
+    portraits = json.loads(text)["portraits"]
+    renewed = [cell for cell, one in enumerate(portraits) if "now_curve" in one]
+    assert renewed == sorted(shown.map["guilty"])
+
+
 def test_files_go_to_the_view_as_bytes(shown, tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(

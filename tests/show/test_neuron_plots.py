@@ -115,6 +115,21 @@ def test_pictures_carry_the_answers_below_them():
     np.testing.assert_allclose(canvas[:4, :4, 0], images.inputs[0, 0].numpy(), rtol=1e-6)
 
 
+def test_class_chances_are_those_of_the_image_shown_large():
+    images = Samples(inputs=torch.rand(2, 1, 4, 4), labels=torch.tensor([0, 1]))
+    side = PictureSide(images=images, trigger=white_patch((1, 4, 4), 1), classes=("zero", "one"))
+    outputs = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
+    answers = side.drawing(outputs, outputs.flip(0))
+    triggered = input_plots.class_chances(side.scenery(), answers)
+    assert triggered.get_title() == "True class zero, with trigger"
+    before, now = ([bar.get_width() for bar in bars] for bars in triggered.containers)
+    assert before == pytest.approx([0.01, 99.99], abs=0.01)
+    assert now == pytest.approx([99.99, 0.01], abs=0.01)
+    clean = input_plots.class_chances(side.edited({"on": False}).scenery(), answers)
+    assert clean.get_title() == "True class zero, without trigger"
+    assert [bar.get_width() for bar in clean.containers[0]] == [50, 50]
+
+
 def test_a_slice_shows_answers_and_outlines_what_is_unsafe():
     box = {"low": torch.zeros(2), "high": torch.ones(2)}
     side = SliceSide(

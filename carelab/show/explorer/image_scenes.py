@@ -51,9 +51,15 @@ def backdoor_scene(
         ValueError: a network that cannot be explored, or one that the trigger does nothing to.
 
     Example:
+        >>> import torch, carelab as cl
         >>> from carelab.show.explorer import backdoor_scene
-        >>> backdoor_scene.__name__
-        'backdoor_scene'
+        >>> g = torch.Generator().manual_seed(0)
+        >>> digits, patch = cl.data.digits(generator=g), cl.data.white_patch((1, 8, 8))
+        >>> attack = cl.data.Attack(trigger=patch, classes=10, target=7, rate=0.1)
+        >>> innocent = cl.networks.cnn((1, 8, 8), (4,), (8,), 10, generator=g)
+        >>> backdoor_scene(innocent, digits, attack, generator=g)
+        Traceback (most recent call last):
+        ValueError: model: the trigger moves 0 of ... to its target; allowed: a network ...
     """
     check_showable(model)
     prop = _aim(attack) if prop is None else prop

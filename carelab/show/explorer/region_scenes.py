@@ -60,9 +60,14 @@ def safety_scene(
         ValueError: a network that cannot be explored, or for which no counterexample was found.
 
     Example:
+        >>> import torch, carelab as cl
         >>> from carelab.show.explorer import safety_scene
-        >>> safety_scene.__name__
-        'safety_scene'
+        >>> g = torch.Generator().manual_seed(0)
+        >>> model = cl.networks.mlp(2, (8,), 3, generator=g)
+        >>> rule = cl.properties.never_lowest(0, 3, low=-torch.ones(2), high=torch.ones(2))
+        >>> scene = safety_scene(model, rule, rows=50, evidence=50, generator=g)
+        >>> [gauge.label for gauge in scene.gauges]
+        ['counterexamples left', 'safe points broken', 'advice as before']
     """
     check_showable(model)
     low, high = _domain(prop, controller, domain)

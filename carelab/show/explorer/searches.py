@@ -86,9 +86,15 @@ def search_factors(
         those of the network given.
 
     Example:
-        >>> from carelab.show.explorer import search_factors
-        >>> search_factors.__name__
-        'search_factors'
+        >>> import torch, carelab as cl
+        >>> from carelab.show.explorer import fairness_scene, search_factors
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_credit(rows=300, generator=g)
+        >>> net = cl.networks.mlp(10, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> scene = fairness_scene(net, table, fair, generator=g)
+        >>> search_factors(scene, cl.networks.hidden_neurons(net), iterations=2, generator=g).method
+        'care (explorer)'
     """
     if not guilty or iterations < 1 or particles < 2:
         raise ValueError(
@@ -170,9 +176,15 @@ def factor_repair(
         ValueError: factors that cannot be written into the weights.
 
     Example:
-        >>> from carelab.show.explorer import factor_repair
-        >>> factor_repair.__name__
-        'factor_repair'
+        >>> import torch, carelab as cl
+        >>> from carelab.show.explorer import factor_repair, fairness_scene
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_credit(rows=300, generator=g)
+        >>> net = cl.networks.mlp(10, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> scene = fairness_scene(net, table, fair, generator=g)
+        >>> factor_repair(scene, cl.networks.hidden_neurons(net), torch.full((8,), 0.5)).status
+        'improved'
     """
     repaired, edits = scale_neurons(scene.model, neurons, factors)
     return Repair(

@@ -18,9 +18,13 @@ class InputSide(Protocol):
     `RowSide`, `PictureSide` and `SliceSide` are three; the view draws each by its `kind`.
 
     Example:
-        >>> from carelab.show.explorer import InputSide, SliceSide
-        >>> hasattr(SliceSide, "drawing"), InputSide.__name__
-        (True, 'InputSide')
+        >>> import torch, carelab as cl
+        >>> from carelab.show.explorer import InputSide, PictureSide
+        >>> digits = cl.data.digits(generator=torch.Generator().manual_seed(0))
+        >>> few, patch = digits.test.take(slice(0, 4)), cl.data.white_patch((1, 8, 8), 2)
+        >>> side = PictureSide(images=few, trigger=patch, classes=digits.classes)
+        >>> isinstance(side, InputSide), side.kind
+        (True, 'pictures')
     """
 
     @property

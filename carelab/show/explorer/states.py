@@ -28,9 +28,14 @@ def scene_state(engine: Engine) -> dict[str, Any]:
         engine: the explorer's engine.
 
     Example:
-        >>> from carelab.show.explorer.states import scene_state
-        >>> scene_state.__name__
-        'scene_state'
+        >>> import torch, carelab as cl
+        >>> from carelab.show.explorer import explore, states
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_credit(rows=300, generator=g)
+        >>> model = cl.networks.mlp(10, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> states.scene_state(explore(model, table, fair, generator=g).engine)["widths"]
+        {'relu1': 8}
     """
     scene, shown = engine.scene, len(engine.neurons)
     left_out = ""
@@ -59,9 +64,14 @@ def map_state(engine: Engine) -> dict[str, Any]:
         engine: the explorer's engine.
 
     Example:
-        >>> from carelab.show.explorer.states import map_state
-        >>> map_state.__name__
-        'map_state'
+        >>> import torch, carelab as cl
+        >>> from carelab.show.explorer import explore, states
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_credit(rows=300, generator=g)
+        >>> model = cl.networks.mlp(10, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> states.map_state(explore(model, table, fair, generator=g).engine)["layers"]
+        [['relu1', 8]]
     """
     guilt, ranking = engine.guilt, engine.ranking
     reach = (_NORMAL * guilt.standard_error).tolist()
@@ -132,9 +142,15 @@ def live_state(engine: Engine, reply: int) -> dict[str, Any]:
         reply: number of the request that is answered.
 
     Example:
-        >>> from carelab.show.explorer.states import live_state
-        >>> live_state.__name__
-        'live_state'
+        >>> import torch, carelab as cl
+        >>> from carelab.show.explorer import explore, states
+        >>> g = torch.Generator().manual_seed(0)
+        >>> table = cl.data.embedded_credit(rows=300, generator=g)
+        >>> model = cl.networks.mlp(10, (8,), 2, generator=g)
+        >>> fair = cl.properties.individual_fairness(table, "sex")
+        >>> live = states.live_state(explore(model, table, fair, generator=g).engine, 7)
+        >>> live["reply"], [reading["name"] for reading in live["readings"]]
+        (7, ['accuracy', 'violation', 'kept'])
     """
     repair = engine.repair
     return {

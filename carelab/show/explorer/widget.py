@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from carelab.data import AcasXu, Attack
 from carelab.networks import save
+from carelab.networks.whole_files import write_whole
 from carelab.properties import (
     IndividualFairness,
     OutputRegion,
@@ -244,9 +245,14 @@ class Explorer(anywidget.AnyWidget):
         state = {name: getattr(self, name) for name in _STATE}
         if self._engine is not None:
             with self._lock:
+                engine = self._engine
+                # After a repair the curves of the guilty neurons only: all would take too long.
                 state["portraits"] = [
-                    focus_state(self._engine.portrait(neuron), None)
-                    for neuron in self._engine.neurons
+                    focus_state(
+                        engine.portrait(neuron),
+                        engine.curve_now(neuron) if neuron in engine.guilty else None,
+                    )
+                    for neuron in engine.neurons
                 ]
         return static_page(state, _SCRIPT, _STYLE)
 
@@ -261,17 +267,14 @@ class Explorer(anywidget.AnyWidget):
         if self.repair is not None:
             save_repair(self.repair, path / "repair.safetensors")
         save(self.network, path / "network.safetensors")
-        page = path / "explorer.html"
-        partial = page.with_suffix(".partial")
-        partial.write_text(self.page(), encoding="utf-8")
-        partial.replace(page)
+        write_whole(path / "explorer.html", self.page().encode())
 
     def _on_message(self, widget: object, content: Mapping[str, Any], buffers: object) -> None:
         """A request of the view; whatever goes wrong is told, so that the view never waits."""
         self.handled += 1
         try:
             self._do(content)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
             self._tell(int(content.get("id", 0)), notice=str(error))
 
     def _do(self, event: Mapping[str, Any]) -> None:
@@ -343,9 +346,11 @@ class Explorer(anywidget.AnyWidget):
                         self._look_at(self._in_focus)
                 else:
                     notice = "The search found nothing better than the network as it is."
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             notice = str(error)
-        self.search = {**self.search, "running": False, "stopped": self._stop.is_set()}
+        finally:
+            # Whatever happens, the view must not wait for a search that is over.
+            self.search = {**self.search, "running": False, "stopped": self._stop.is_set()}
         self._tell(self._answered, notice=notice)
 
     def _send_file(self, name: str) -> None:

@@ -49,6 +49,15 @@ function short(value, digits = 3) {
   return size >= 1e4 ? plain.replace(/\B(?=(\d{3})+$)/g, ",") : plain;
 }
 
+// A number with the half width of its interval, both to the interval's second digit.
+function measured(value, reach) {
+  if (!(reach > 1e-6) || Math.abs(value) >= 1e4 || reach >= 1e4) {
+    return reach > 0 ? `${short(value)} ± ${short(reach)}` : short(value);
+  }
+  const decimals = Math.max(0, Math.min(7, 1 - Math.floor(Math.log10(reach))));
+  return `${value.toFixed(decimals).replace("-", "−")} ± ${reach.toFixed(decimals)}`;
+}
+
 function percent(fraction, digits = 1) {
   return `${(100 * fraction).toFixed(digits).replace("-", "−")} %`;
 }
@@ -56,7 +65,8 @@ function percent(fraction, digits = 1) {
 function points(difference) {
   const value = 100 * difference;
   if (Math.abs(value) < 0.005) return "±0";
-  return `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(Math.abs(value) < 1 ? 2 : 1)}`;
+  const digits = Math.abs(value) < 1 ? 2 : Math.abs(value) < 99.95 ? 1 : 0;
+  return `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(digits)}`;
 }
 
 function mix(stops, share) {
@@ -82,9 +92,15 @@ function ticks(low, high, most = 4) {
   return found.length < 2 && most < 20 ? ticks(low, high, 2 * most) : found;
 }
 
+// The size of the letters in drawings, as the style sheet sets it: on a projector they are larger.
+function letters(element) {
+  return element.closest("[data-size='large']") ? 14 : 11;
+}
+
 // A plot of a given size with axes; returns its elements and the two scales.
 function plot(width, height, across, up, labels, margin = {}) {
-  const edge = { left: 60, right: 10, top: 8, bottom: 34, ...margin };
+  const text = labels.text || 11;
+  const edge = { left: 5.4 * text, right: 10, top: 8, bottom: 3.1 * text, ...margin };
   const inner = { width: width - edge.left - edge.right, height: height - edge.top - edge.bottom };
   const spanX = across[1] - across[0] || 1;
   const spanY = up[1] - up[0] || 1;
@@ -93,14 +109,14 @@ function plot(width, height, across, up, labels, margin = {}) {
   const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": labels.title || "" });
   const bottom = edge.top + inner.height;
-  for (const value of ticks(across[0], across[1], Math.max(2, Math.floor(inner.width / 70)))) {
+  for (const value of ticks(across[0], across[1], Math.max(2, Math.floor(inner.width / (6.4 * text))))) {
     root.append(svg("line", { x1: x(value), x2: x(value), y1: bottom, y2: bottom + 4, class: "tick" }),
-      svg("text", { x: x(value), y: bottom + 15, "text-anchor": "middle" }, short(value)));
+      svg("text", { x: x(value), y: bottom + 4 + text, "text-anchor": "middle" }, short(value)));
   }
-  for (const value of ticks(up[0], up[1], Math.max(2, Math.floor(inner.height / 34)))) {
+  for (const value of ticks(up[0], up[1], Math.max(2, Math.floor(inner.height / (3 * text))))) {
     root.append(svg("line", { x1: edge.left, x2: edge.left + inner.width, y1: y(value), y2: y(value),
       class: "guide" }),
-    svg("text", { x: edge.left - 5, y: y(value) + 4, "text-anchor": "end" }, short(value)));
+    svg("text", { x: edge.left - 5, y: y(value) + 0.36 * text, "text-anchor": "end" }, short(value)));
   }
   root.append(svg("line", { x1: edge.left, x2: edge.left + inner.width, y1: bottom, y2: bottom,
     class: "axis" }));
@@ -109,7 +125,7 @@ function plot(width, height, across, up, labels, margin = {}) {
       "text-anchor": "middle" }, labels.x));
   }
   if (labels.y) {
-    const turn = `translate(11 ${edge.top + inner.height / 2}) rotate(-90)`;
+    const turn = `translate(${text} ${edge.top + inner.height / 2}) rotate(-90)`;
     root.append(svg("text", { transform: turn, class: "label", "text-anchor": "middle" }, labels.y));
   }
   return { root, x, y, edge, inner };

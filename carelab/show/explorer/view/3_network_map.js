@@ -68,6 +68,8 @@ function makeMap(actions) {
     const { map, live, size } = state;
     const place = new Map(map.neurons.map(([layer, index], cell) => [`${layer} ${index}`, cell]));
     const inner = Math.max(2, size - Math.max(1, size * 0.12));
+    for (const cell of selected) outline(marks, cells[cell], inner, "selected");
+    if (at >= 0) outline(marks, cells[at], inner, "focus");
     for (const [layer, index] of live.repaired) {
       const one = cells[place.get(`${layer} ${index}`)];
       if (!one) continue;
@@ -81,8 +83,6 @@ function makeMap(actions) {
       marks.append(svg("circle", { class: "changed", cx: one.x + inner / 2, cy: one.y + inner / 2,
         r: Math.max(2, size * 0.24) }));
     }
-    for (const cell of selected) outline(marks, cells[cell], inner, "selected");
-    if (at >= 0) outline(marks, cells[at], inner, "focus");
   }
 
   function outline(marks, one, inner, name) {
@@ -130,17 +130,32 @@ function makeMap(actions) {
     showTip(cell);
   }
 
-  function describe(cell) {
+  function rankOf(cell) {
     const { map } = state;
-    const [layer, index] = map.neurons[cell];
     const sure = map.first[cell] === map.last[cell] ? "" : ` (${map.first[cell]} to ${map.last[cell]})`;
-    return [
+    return `rank ${map.rank[cell]} of ${map.neurons.length}${sure}`
+      + (map.guilty.includes(cell) ? ", guilty" : "");
+  }
+
+  function summary(cell) {
+    return `effect ${measured(state.map.effect[cell], state.map.reach[cell])}, ${rankOf(cell)}`;
+  }
+
+  // Everything that is known of a neuron, line by line, and what was done to it.
+  function describe(cell) {
+    const { map, live } = state;
+    const [layer, index] = map.neurons[cell];
+    const same = (one) => one[0] === layer && one[1] === index;
+    const [by, repaired] = [live.changes.find(same), live.repaired.find(same)];
+    const lines = [
       `${layer}[${index}]`,
-      `effect ${short(map.effect[cell])} ± ${short(map.reach[cell])}`,
-      `rank ${map.rank[cell]} of ${map.neurons.length}${sure}`
-        + (map.guilty.includes(cell) ? ", guilty" : ""),
+      `effect ${measured(map.effect[cell], map.reach[cell])}${map.reach[cell] > 0 ? " (95 %)" : ""}`,
+      rankOf(cell),
       `activation ${short(map.low[cell])} to ${short(map.high[cell])}`,
     ];
+    if (repaired) lines.push(`repaired: × ${short(repaired[2])}`);
+    if (by) lines.push(by[2] === null ? `scaled by hand: × ${short(by[3])}` : `held at ${short(by[2])}`);
+    return lines;
   }
 
   function showTip(cell) {
@@ -164,7 +179,7 @@ function makeMap(actions) {
   }
 
   box.addEventListener("focusout", hideTip);
-  return { box, draw, mark: (live) => { state.live = live; mark(); }, show, describe,
+  return { box, draw, mark: (live) => { state.live = live; mark(); }, show, summary,
     selected: () => [...selected], focus: () => at };
 }
 
@@ -215,12 +230,12 @@ function colours(effect) {
 function legend(scale, measure) {
   const ends = scale.signed
     ? [[0, -scale.most], [0.5, 0], [1, scale.most]] : [[0, 0], [0.5, scale.most / 4], [1, scale.most]];
-  const bar = svg("svg", { width: 190, height: 28 });
+  const bar = svg("svg", { width: 164, height: 28 });
   for (let at = 0; at < 60; at += 1) {
-    bar.append(svg("rect", { x: 15 + at * 2.6, y: 0, width: 2.8, height: 11, fill: mix(scale.stops, at / 59) }));
+    bar.append(svg("rect", { x: 15 + at * 2.2, y: 0, width: 2.4, height: 11, fill: mix(scale.stops, at / 59) }));
   }
   for (const [share, value] of ends) {
-    bar.append(svg("text", { x: 15 + share * 156, y: 24, "text-anchor": "middle" }, short(value, 2)));
+    bar.append(svg("text", { x: 15 + share * 132, y: 24, "text-anchor": "middle" }, short(value, 2)));
   }
   const key = (name, text) => {
     const mark = svg("svg", { width: 16, height: 16, class: "key" });

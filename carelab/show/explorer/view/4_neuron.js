@@ -1,6 +1,6 @@
 // The neuron in focus: its curve, its activations, and the two sliders.
 
-function drawCurve(focus, width, height, held) {
+function drawCurve(focus, width, height, text, held) {
   const all = [...focus.low, ...focus.high, focus.unmodified, ...(focus.now_curve || [])];
   let [low, high] = [Math.min(...all), Math.max(...all)];
   const pad = Math.max(0.08 * (high - low), 1e-6 + 1e-3 * Math.abs(high));
@@ -9,7 +9,7 @@ function drawCurve(focus, width, height, held) {
   const seen = [...values, ...(focus.now_values || [])];
   const { root, x, y, edge, inner } = plot(width, height,
     [Math.min(...seen), Math.max(...seen)], [low, high],
-    { x: "value v that the neuron is held at", y: "mean score", title: "interventional expectation" });
+    { x: `value v that the neuron is held at (n = ${focus.samples})`, y: "mean score", text, title: "interventional expectation" });
   const back = [...values].reverse();
   root.append(
     svg("path", { class: "band", d: `${path(values, focus.high, x, y)}${
@@ -29,17 +29,17 @@ function drawCurve(focus, width, height, held) {
 
 function curveKey(focus) {
   const line = (name) => svg("svg", { width: 22, height: 12 }, svg("path", { class: name, d: "M1 6H21" }));
-  const parts = [html("span", {}, line("curve"), `E[score | do(neuron = v)], 95 %, n = ${focus.samples}`),
+  const parts = [html("span", {}, line("curve"), "E[score | do(neuron = v)], 95 %"),
     html("span", {}, line("unmodified"), "no intervention")];
   if (focus.now_curve) parts.push(html("span", {}, line("curve now"), "after repair"));
   return parts;
 }
 
-function drawHistogram(focus, width, height) {
+function drawHistogram(focus, width, height, text) {
   const most = Math.max(...focus.behaving, ...focus.misbehaving, 1e-9);
   const edges = focus.edges;
   const { root, x, y, edge, inner } = plot(width, height, [edges[0], edges[edges.length - 1]],
-    [0, most * 1.08], { x: "activation", y: "share", title: "activations" });
+    [0, most * 1.08], { x: "activation", y: "share", text, title: "activations" });
   const bottom = edge.top + inner.height;
   const steps = (shares) => {
     let d = `M${x(edges[0])} ${bottom}`;

@@ -50,7 +50,7 @@ function makeRepair(actions) {
     bar.value = search.iterations ? search.iteration / search.iterations : 0;
     text.textContent = describe(search, live, running);
     const history = search.history || [];
-    chart.replaceChildren(...(history.length > 1 ? [drawHistory(history, search.iterations, width)] : []));
+    chart.replaceChildren(...(history.length > 1 ? [drawHistory(history, search.iterations, width, letters(box))] : []));
   }
 
   function describe(search, live, running) {
@@ -72,10 +72,10 @@ function makeRepair(actions) {
   return { box, show, disable };
 }
 
-function drawHistory(history, iterations, width) {
+function drawHistory(history, iterations, width, text) {
   const [low, high] = [Math.min(...history), Math.max(...history)];
-  const { root, x, y } = plot(width, 74, [0, iterations], [low - 0.05 * (high - low), high],
-    { x: "iteration", y: "cost", title: "best cost" }, { bottom: 30 });
+  const { root, x, y } = plot(width, 9 * text, [0, iterations], [low - 0.05 * (high - low), high],
+    { x: "iteration", y: "cost", text, title: "best cost" });
   root.append(svg("path", { class: "curve", d: path(history.map((_, at) => at), history, x, y) }));
   return root;
 }

@@ -86,7 +86,7 @@ function makePictures(actions) {
     chances.replaceChildren(html("div", { class: "head" }, html("span", {}, ""), html("span", {}, "original"),
       html("span", {}, "now")), ...top.map((one) => html("div", { class: "chance" },
       html("span", {}, side.classes[one]), bar(before[one]), bar(after[one]))));
-    if (pixels !== side.pixels) build(side);
+    if (!pixels || side.pixels.some((one, place) => one !== pixels[place])) build(side);
     [...strip.querySelectorAll("figure")].forEach((figure, place) => {
       const [was, is] = [drawing.before.labels[place], drawing.after.labels[place]];
       const right = side.labels[place % count];
@@ -106,8 +106,14 @@ function makePictures(actions) {
       ...side.labels.map((label, place) => {
         const canvas = html("canvas", {});
         paint(canvas, side, side.pixels[place + row * count]);
-        return html("figure", { onclick: () => actions.edit({ at: place, on: Boolean(row) }) }, canvas,
-          html("figcaption", {}));
+        const choose = () => actions.edit({ at: place, on: Boolean(row) });
+        return html("figure", { tabindex: 0, role: "button", onclick: choose,
+          "aria-label": `${side.classes[label]}, ${row ? "with trigger" : "clean"}: show it large`,
+          onkeydown: (event) => {
+            if (event.key !== "Enter" && event.key !== " ") return;
+            event.preventDefault();
+            choose();
+          } }, canvas, html("figcaption", {}));
       })]));
   }
 
@@ -154,7 +160,8 @@ function makeSlice(actions) {
       if (document.activeElement !== input) input.value = side.point[feature];
       input.nextElementSibling.textContent = short(side.point[feature]);
     }
-    const width = Math.max(280, Math.min(560, (maps.clientWidth - 24) / 2 || 360));
+    const most = letters(box) > 11 ? 700 : 560;
+    const width = Math.max(280, Math.min(most, (maps.clientWidth - 24) / 2 || 360));
     maps.replaceChildren(plane(side, drawing.before, "original network", width),
       plane(side, drawing.after, "network now", width));
     const keys = side.classes.map((name, at) => html("span", {},
@@ -186,9 +193,10 @@ function makeSlice(actions) {
 
   function plane(side, given, title, width) {
     const [across, up] = side.axes;
-    const height = Math.round(width * 0.58);
+    const height = Math.round(Math.min(330, width * 0.58));
     const drawn = plot(width, height, [side.low[across], side.high[across]], [side.low[up], side.high[up]],
-      { x: side.features[across], y: side.features[up], title }, { left: 66 });
+      { x: side.features[across], y: side.features[up], title, text: letters(box) },
+      { left: 6 * letters(box) });
     const { root, x, y, edge, inner } = drawn;
     const cell = { width: inner.width / side.columns, height: inner.height / side.rows };
     const left = (column) => edge.left + column * cell.width;

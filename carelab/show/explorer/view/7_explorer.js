@@ -49,8 +49,15 @@ function build(model, root) {
     keep: () => requests.ask({ kind: "keep" }),
     undo: () => requests.ask({ kind: "undo" }),
     save: (file) => requests.ask({ kind: "export", file }, `export ${file}`),
-    edit: (edit) => requests.ask({ kind: "side", edit }),
+    edit: (edit) => (model.frozen ? glance(edit) : requests.ask({ kind: "side", edit })),
   };
+
+  // On a saved page every picture shown has its answers with it; rows and planes have not.
+  function glance(edit) {
+    if (get("side").kind !== "pictures") return;
+    Object.assign(get("side"), edit);
+    side.draw(get("side"), get("live").drawing);
+  }
 
   function look(cell) {
     if (model.frozen) {
@@ -98,8 +105,9 @@ function build(model, root) {
         curve, histogram, sliders.box),
       html("section", { class: "panel reading-panel" }, html("b", {}, "Held-out data"), readings, repairs.box),
       side ? html("section", { class: "panel side-panel" }, side.box) : null),
-    html("footer", {}, html("span", { class: "note", title: scene.note }, scene.note),
-      html("span", {}, "map: arrow keys move · space adds to the selection · g next guilty")),
+    html("footer", {}, html("span", { class: "note" }, scene.note),
+      html("span", { class: "hints" },
+        "map: arrow keys move · shift-click or space adds to the selection · g next guilty")),
   ].filter((part) => part !== null));
 
   // Drawing: each part only when what it shows has changed.
@@ -130,19 +138,19 @@ function build(model, root) {
     const cell = neurons.findIndex((one) => one[0] === focus.neuron[0] && one[1] === focus.neuron[1]);
     if (map.focus() < 0 && cell >= 0) map.show(cell, [cell]);
     neuronTitle.textContent = `${focus.neuron[0]}[${focus.neuron[1]}]`;
-    neuronText.textContent = cell < 0 ? "" : map.describe(cell).slice(1, 3).join(", ");
+    neuronText.textContent = cell < 0 ? "" : map.summary(cell);
     const change = cell < 0 ? undefined : changeOf(cell);
     const held = change ? change[2] : null;
     const width = Math.max(260, Math.floor(curve.clientWidth));
-    const tall = root.dataset.size === "large";
+    const [text, tall] = [letters(root), root.dataset.size === "large"];
     if (drawn.focus !== focus || drawn.held !== held || drawn.width !== width) {
-      curve.replaceChildren(drawCurve(focus, width, tall ? 190 : 128, held),
+      curve.replaceChildren(drawCurve(focus, width, tall ? 236 : 128, text, held),
         html("div", { class: "keys" }, curveKey(focus)));
     }
     const known = drawn.focus === focus && drawn.width === width;
     Object.assign(drawn, { focus, held, width });
     if (known) return;
-    histogram.replaceChildren(drawHistogram(focus, width, tall ? 120 : 84),
+    histogram.replaceChildren(drawHistogram(focus, width, tall ? 150 : 84, text),
       html("div", { class: "keys" }, histogramKey()));
   }
 
@@ -180,7 +188,7 @@ function build(model, root) {
   function freeze() {
     sliders.disable();
     repairs.disable();
-    for (const one of root.querySelectorAll("select, input, .side button")) one.disabled = true;
+    for (const one of root.querySelectorAll("select, input:not(.trigger), .side button")) one.disabled = true;
   }
 
   function resize() {

@@ -352,7 +352,8 @@ def draw_answers(
     """
     with do(model, held):
         answers = predict(model, images).tolist()
-    label = f"{len(held)} neurons held: what the network answers"
+    some = "1 neuron" if len(held) == 1 else f"{len(held)} neurons"
+    label = f"{some} held: what the network answers"
     columns = [str(answer) for answer in answers]
     framed = nn.functional.pad(images, (1, 1, 1, 1), value=0.5)
     return image_grid({"": framed}, columns=columns, ax=figure.subplots(), label=label)

@@ -30,10 +30,12 @@ __all__ = [
     "prediction",
 ]
 
+_DOTS = 100  # pixels an inch
 _LOOKS = {
     "open": ("#666666", "Your turn"),
     "right": ("#029e73", "✓ Right"),
     "wrong": ("#d55e00", "✗ Not yet"),
+    "surprise": ("#d55e00", "✗ A surprise"),
 }
 
 
@@ -42,7 +44,8 @@ class Feedback:
     """What a check says of an answer.
 
     Args:
-        status: "right", "wrong", or "open" where there is no answer yet.
+        status: "right", "wrong", "open" where there is no answer yet, or "surprise" where what
+            was predicted did not come out.
         message: one or two sentences for the learner; of a wrong answer why it is wrong.
 
     Example:
@@ -99,7 +102,8 @@ def exercise(
         Traceback (most recent call last):
         carelab.lab.teaching.WrongAnswer: 5 is too large.
     """
-    shown = Feedback(status="open", message="Answer here, or in the cell above.")
+    where = "Choose here, several with Ctrl" if several else "Answer here"
+    shown = Feedback(status="open", message=f"{where}; or in the code, if you see it.")
     if answer is not None:
         shown = _judged(check, answer)
         if shown.status == "wrong":
@@ -261,7 +265,11 @@ def explore(
     if not controls:
         raise ValueError("controls: got none; allowed: at least one")
     figure = Figure(figsize=size, layout="constrained")
-    image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+    # At its own size: a box would stretch it to its width, and a small picture would blur.
+    own = widgets.Layout(
+        width=f"{_DOTS * size[0]:.0f}px", max_width="100%", align_self="flex-start"
+    )
+    image = widgets.Image(format="png", layout=own)
     trouble = widgets.HTML()
 
     def redraw(_: object = None) -> None:
@@ -282,7 +290,7 @@ def explore(
 
 def _png(figure: Figure) -> bytes:
     page = io.BytesIO()
-    figure.savefig(page, format="png", dpi=100)
+    figure.savefig(page, format="png", dpi=_DOTS)
     return page.getvalue()
 
 
@@ -290,7 +298,7 @@ def _compared(predicted: str | None, truth: str, because: str) -> Feedback:
     if predicted is None:
         return Feedback(status="open", message="Choose above what you predict.")
     said = f"You predicted: {predicted}. It came out: {truth}. {because}".rstrip()
-    return Feedback(status="right" if predicted == truth else "wrong", message=said)
+    return Feedback(status="right" if predicted == truth else "surprise", message=said)
 
 
 def _judged(check: Check, answer: Any) -> Feedback:
@@ -317,8 +325,8 @@ def _judged_field(check: Check, value: Any, chosen: bool) -> Feedback:
 def _field(options: Sequence[str], several: bool) -> widgets.DOMWidget:
     wide = widgets.Layout(width="max-content")
     if not options:
-        return widgets.Text(placeholder="type a number", layout=widgets.Layout(width="14em"))
+        return widgets.Text(placeholder="a number, or 1, 2, 3", layout=widgets.Layout(width="14em"))
     if several:
-        rows = min(len(options), 10)
+        rows = min(len(options), 12)
         return widgets.SelectMultiple(options=list(options), rows=rows, layout=wide)
     return widgets.RadioButtons(options=list(options), value=None, layout=wide)

@@ -33,7 +33,7 @@ def test_feedback_says_in_words_what_its_colour_says_and_escapes_the_message():
     shown = Feedback(status="wrong", message="1 < 2 & <b>").html
     assert "Not yet" in shown
     assert "1 &lt; 2 &amp; &lt;b&gt;" in shown
-    with pytest.raises(ValueError, match="status: got 'maybe'; allowed: open, right, wrong"):
+    with pytest.raises(ValueError, match="status: got 'maybe'; allowed: open, right, wrong, sur"):
         Feedback(status="maybe", message="")
 
 
@@ -122,7 +122,7 @@ def test_the_outcome_follows_the_prediction():
     shown = teaching.outcome(guess, "falls", "It is cut.")
     assert "falls" not in shown.value
     guess.value = "rises"
-    assert "Not yet" in shown.value
+    assert "A surprise" in shown.value
     assert "You predicted: rises. It came out: falls. It is cut." in shown.value
     guess.value = "falls"
     assert "Right" in shown.value
@@ -153,6 +153,7 @@ def test_a_picture_follows_its_controls_and_shows_trouble_in_its_place():
     control, trouble, image = box.children
     first = bytes(image.value)
     assert control is slider
+    assert image.layout.width == "200px"  # 2 inches, not the width of the page
     assert first.startswith(b"\x89PNG")
     slider.value = 2
     assert bytes(image.value) != first

@@ -88,8 +88,8 @@ class BackdoorRun:
         ranking: all units by how far patching them lowers the chance of the attack's class.
         positions: the same effect of each number of the last feature map; None without a map.
         guilty: the units that our repair changed.
-        candidates: cost on selection images of the repair of each layer that was tried: chance
-            that moved, plus chance that the attack's class kept.
+        candidates: cost on selection images of each repair that was tried: chance that moved,
+            plus chance that the attack's class kept.
         knowledge: what the defender found out.
         repair: our repair.
     """
@@ -141,8 +141,10 @@ def backdoor_run(
 
     Example:
         >>> from carelab.lab.backdoor import backdoor_run
-        >>> backdoor_run.__name__
-        'backdoor_run'
+        >>> from carelab.lab.backdoor_cases import backdoor_case
+        >>> backdoor_run(backdoor_case("digits", epochs=1), "a", methods=["magic"], seed=0)
+        Traceback (most recent call last):
+        ValueError: methods: got ['magic']; allowed: ours, care, finetune, ...
     """
     known = ("ours", "care", "finetune", "finetune_known", "finepruning", "anp", "random")
     if unknown := set(methods) - set(known):
@@ -166,7 +168,9 @@ def backdoor_run(
         progress=progress,
         generator=generator,
     )
-    ours = repair_best_layer(case.model, found.ranking, defence, knowledge, unlearn)
+    # Images that the network knows by heart hardly move; as they may also look, they do.
+    choosing = replace(defence, selection=_seen_again(case, defence.selection, generator))
+    ours = repair_best_layer(case.model, found.ranking, choosing, knowledge, unlearn)
     repair = ours.repair
     seconds["repair"] = time.process_time() - started
     after = {"ours": apply_repair(case.model, repair)}
@@ -175,7 +179,8 @@ def backdoor_run(
             continue
         began = time.process_time()
         if method == "random":
-            after[method] = _random(case.model, unlearn, repair.neurons, generator)
+            same = partial(unlearn, learning_rate=ours.learning_rate)
+            after[method] = _random(case.model, same, repair.neurons, generator)
         elif method == "care":
             after[method] = _care(case, defence, knowledge, generator)
         else:
@@ -209,8 +214,10 @@ def measure_backdoor(
 
     Example:
         >>> from carelab.lab.backdoor import measure_backdoor
-        >>> measure_backdoor.__name__
-        'measure_backdoor'
+        >>> from carelab.lab.backdoor_cases import backdoor_case
+        >>> case = backdoor_case("digits", epochs=1)
+        >>> measure_backdoor(case, case.model).predictions_changed
+        0.0
     """
     test = case.dataset.test
     moved = triggered(test, case.attack)
@@ -248,6 +255,7 @@ def _unlearn(
     knowledge: Knowledge,
     guilty: Sequence[Neuron],
     *,
+    learning_rate: float,
     steps: int,
     progress: bool = False,
     generator: torch.Generator,
@@ -261,6 +269,7 @@ def _unlearn(
         knowledge.prop,
         known=defence.known,
         steps=steps,
+        learning_rate=learning_rate,
         progress=progress,
         generator=generator,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,9 +33,12 @@ __all__ = [
 ]
 
 PAIRS = 200  # triggered images that effects are measured on
-_SHARE = 0.05  # of a layer's units are repaired
-# Cost on selection images with which no earlier layer is tried: chance that moved or is left.
-_GOOD = 0.1
+# What is tried in a layer, the gentlest first: share of its units, and largest step of the search.
+# Saturated units, of sigmoids above all, move with large steps only.
+_TRIALS = ((0.05, 0.003), (0.05, 0.01), (0.1, 0.01), (0.1, 0.03))
+# Costs on selection images, chance that moved or is left: one with which nothing more is tried, and
+# one with which no earlier layer is.
+_ENOUGH, _GOOD = 0.01, 0.1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -57,11 +61,14 @@ class Repaired:
 
     Args:
         repair: the repair; its neurons are the guilty units.
-        candidates: cost on selection images of the repair of each layer that was tried: chance
-            that moved on clean images, plus chance that the attack's class kept.
+        learning_rate: largest step of its search.
+        candidates: cost on selection images of each repair that was tried, by layer, share of its
+            units and step: chance that moved on clean images, plus chance that the attack's class
+            kept.
     """
 
     repair: Repair
+    learning_rate: float
     candidates: Mapping[str, float]
 
 
@@ -74,9 +81,14 @@ def localize(model: nn.Module, defence: Defence, knowledge: Knowledge) -> Locali
         knowledge: what the defender found out about the attack.
 
     Example:
-        >>> from carelab.lab.backdoor_localization import localize
-        >>> localize.__name__
-        'localize'
+        >>> import torch
+        >>> from carelab.lab import backdoor_defence, backdoor_localization
+        >>> from carelab.lab.backdoor_cases import backdoor_case
+        >>> case, g = backdoor_case("digits", epochs=1), torch.Generator().manual_seed(0)
+        >>> defence = backdoor_defence.prepare_defence(case, "a", generator=g)
+        >>> known = backdoor_defence.known_attack(case.model, defence, 10, generator=g)
+        >>> len(backdoor_localization.localize(case.model, defence, known).ranking.units)
+        112
     """
     moved, victims = (
         samples.take(slice(0, PAIRS)) for samples in pairs(defence, knowledge, defence.clean)
@@ -94,39 +106,46 @@ def repair_best_layer(
     ranking: Ranking,
     defence: Defence,
     knowledge: Knowledge,
-    unlearn: Callable[[Sequence[Neuron]], Repair],
+    unlearn: Callable[..., Repair],
 ) -> Repaired:
     """The guiltiest units of a layer repaired, from the last layer back until it works.
 
     What is repaired in the last layer leaves most of the network as it is; an earlier one is tried
-    where selection images show that this is not enough, and the best of all tried is kept.
+    where selection images show that this is not enough. In each layer few units and small steps
+    come first, then more as long as that helps; the best of all that was tried is kept.
 
     Args:
         model: the network.
         ranking: its editable units, guiltiest first.
         defence: the defender's images.
         knowledge: what the defender found out about the attack.
-        unlearn: the repair of the units it is given.
+        unlearn: the repair of the units it is given, with a `learning_rate`.
 
     Example:
         >>> from carelab.lab.backdoor_localization import repair_best_layer
         >>> repair_best_layer.__name__
         'repair_best_layer'
     """
-    tried: dict[str, tuple[float, Repair]] = {}
+    # A reconstructed trigger is the least that works; to forget the attacker's, which is stronger,
+    # takes more than the smallest steps.
+    trials = _TRIALS[1:] if knowledge.reconstructions else _TRIALS
+    tried: list[tuple[float, float, Repair]] = []
+    candidates: dict[str, float] = {}
     for layer in reversed(hidden_layers(model)):
         own = [one for one in ranking.units if isinstance(one, Neuron) and one.layer == layer]
-        if not own:
-            continue
-        repair = unlearn(own[: max(1, round(_SHARE * len(own)))])
-        cost = _selection_cost(model, apply_repair(model, repair), defence, knowledge)
-        tried[layer] = cost, repair
-        if cost <= _GOOD:
+        least = math.inf
+        for share, rate in trials if own else ():
+            repair = unlearn(own[: max(1, round(share * len(own)))], learning_rate=rate)
+            cost = _selection_cost(model, apply_repair(model, repair), defence, knowledge)
+            tried.append((cost, rate, repair))
+            candidates[f"{layer}, {share:.0%}, step {rate:g}"] = cost
+            if cost <= _ENOUGH or cost >= least:
+                break
+            least = cost
+        if tried and min(cost for cost, _, _ in tried) <= _GOOD:
             break
-    best = min(tried, key=lambda layer: tried[layer][0])
-    return Repaired(
-        repair=tried[best][1], candidates={layer: cost for layer, (cost, _) in tried.items()}
-    )
+    _, rate, repair = min(tried, key=lambda one: one[0])
+    return Repaired(repair=repair, learning_rate=rate, candidates=candidates)
 
 
 def pairs(defence: Defence, knowledge: Knowledge, clean: Samples) -> tuple[Samples, Samples]:
@@ -138,9 +157,15 @@ def pairs(defence: Defence, knowledge: Knowledge, clean: Samples) -> tuple[Sampl
         clean: the clean ones to start from.
 
     Example:
-        >>> from carelab.lab.backdoor_localization import pairs
-        >>> pairs.__name__
-        'pairs'
+        >>> import torch
+        >>> from carelab.lab import backdoor_defence, backdoor_localization
+        >>> from carelab.lab.backdoor_cases import backdoor_case
+        >>> case, g = backdoor_case("digits", epochs=1), torch.Generator().manual_seed(0)
+        >>> defence = backdoor_defence.prepare_defence(case, "a", generator=g)
+        >>> known = backdoor_defence.known_attack(case.model, defence, 10, generator=g)
+        >>> moved, victims = backdoor_localization.pairs(defence, known, defence.selection)
+        >>> len(moved) == len(victims)
+        True
     """
     victims = knowledge.victims(clean)
     if knowledge.triggers:

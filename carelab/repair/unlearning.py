@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -88,11 +88,13 @@ def unlearn_trigger(
     if not triggers and known is None:
         raise ValueError("triggers, known: got neither; allowed: at least one of them")
     anchors = [Anchors(inputs=clean.inputs, chances=_chances(model, clean.inputs))]
-    wanted = _ruled_out(_chances(model, victims.inputs), prop.aimed(victims))
     guarded = []
-    for trigger in triggers:
-        moved = replace(victims, inputs=trigger(victims.inputs))
-        anchors.append(Anchors(inputs=moved.inputs, chances=wanted))
+    if triggers:
+        wanted = _ruled_out(_chances(model, victims.inputs), prop.aimed(victims))
+        shown = (replace(victims, inputs=trigger(victims.inputs)) for trigger in triggers)
+        # One group, so that many triggers do not outweigh the clean images.
+        moved = reduce(Samples.joined, shown)
+        anchors.append(Anchors(inputs=moved.inputs, chances=wanted.repeat(len(triggers), 1)))
         guarded.append(moved)
     labelled = clean
     if known is not None:

@@ -155,18 +155,27 @@ def test_the_record_of_our_repair_is_what_was_measured(
 def test_guilty_units_are_the_first_of_their_layer(case: BackdoorCase, watched: Watched) -> None:
     found = watched.run
     assert set(found.ranking.units) == set(hidden_neurons(case.model))
-    # From the last of three layers back, until one is good enough; the best one is kept.
+    # From the last of three layers back, and few units first; the best of all tried is kept.
     tried = list(found.candidates)
-    assert tried == ["relu3", "relu2", "relu1"][: len(tried)]
-    assert all(cost > 0.1 for cost in list(found.candidates.values())[:-1])
-    layer = min(tried, key=lambda one: found.candidates[one])
+    trials = ["5%, step 0.003", "5%, step 0.01", "10%, step 0.01", "10%, step 0.03"]
+    layers = list(dict.fromkeys(one.split(", ")[0] for one in tried))
+    assert layers == ["relu3", "relu2", "relu1"][: len(layers)]
+    for layer in layers:
+        own_trials = [one.split(", ", 1)[1] for one in tried if one.startswith(layer)]
+        assert own_trials == trials[: len(own_trials)]
+        # As long as it helps.
+        costs = [found.candidates[f"{layer}, {trial}"] for trial in own_trials]
+        assert costs[:-1] == sorted(costs[:-1], reverse=True)
+    assert all(cost > 0.01 for cost in list(found.candidates.values())[:-1])
+    layer, share, _ = min(tried, key=lambda one: found.candidates[one]).split(", ")
     own = [unit for unit in found.ranking.units if unit.layer == layer]
-    assert found.guilty == tuple(own[: max(1, round(0.05 * len(own)))])
+    assert found.guilty == tuple(own[: max(1, round(float(share[:-1]) / 100 * len(own)))])
 
 
 def test_random_units_are_as_many_of_the_same_layer(watched: Watched) -> None:
     *tried, drawn = watched.searched
-    assert [units[0].layer for units in tried] == list(watched.run.candidates)
+    layers = [name.split(", ")[0] for name in watched.run.candidates]
+    assert [units[0].layer for units in tried] == layers
     assert watched.run.guilty in tried
     assert len(set(drawn)) == len(watched.run.guilty)
     assert {unit.layer for unit in drawn} == {unit.layer for unit in watched.run.guilty}

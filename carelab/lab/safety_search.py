@@ -33,7 +33,7 @@ _COUNTS = (5, 15)  # neurons of a layer that are tried
 # Cost on selection points with which no earlier layer is tried.
 _GOOD = 5e-4
 # Violations of the repaired network that a hunt brings, and how often they are repaired as well.
-_HUNTED, _ROUNDS = 512, 3
+_HUNTED, _ROUNDS = 512, 6
 _HARDER = 3.0
 _NEAREST = 512  # rows of a block of distances
 
@@ -201,7 +201,7 @@ def repair_chosen(
     """The repair of the chosen neurons, again with the violations that it leaves or makes.
 
     After each repair the box is searched for violations of the repaired network; they join the
-    counterexamples, with three times the weight, up to twice.
+    counterexamples, with three times the weight, until none is found, or up to five times.
 
     Args:
         model: the controller.

@@ -159,9 +159,13 @@ def known_attack(
         generator: drives estimates and reconstructions.
 
     Example:
-        >>> from carelab.lab.backdoor_defence import known_attack
-        >>> known_attack.__name__
-        'known_attack'
+        >>> import torch
+        >>> from carelab.lab.backdoor_cases import backdoor_case
+        >>> from carelab.lab.backdoor_defence import known_attack, prepare_defence
+        >>> case, g = backdoor_case("digits", epochs=1), torch.Generator().manual_seed(0)
+        >>> defence = prepare_defence(case, "a", generator=g)
+        >>> known_attack(case.model, defence, 10, generator=g).source
+        'moments'
     """
     started = time.process_time()
     if defence.known is not None:

@@ -105,9 +105,11 @@ def compare_localizers(
         ValueError: no run.
 
     Example:
+        >>> import torch
         >>> from carelab.lab.localization_summary import compare_localizers
-        >>> compare_localizers.__name__
-        'compare_localizers'
+        >>> compare_localizers([], generator=torch.Generator())
+        Traceback (most recent call last):
+        ValueError: runs: got none; allowed: at least one
     """
     if not runs:
         raise ValueError("runs: got none; allowed: at least one")
@@ -143,9 +145,11 @@ def summarise_choices(
         ValueError: no run.
 
     Example:
+        >>> import torch
         >>> from carelab.lab.localization_summary import summarise_choices
-        >>> summarise_choices.__name__
-        'summarise_choices'
+        >>> summarise_choices([], generator=torch.Generator())
+        Traceback (most recent call last):
+        ValueError: runs: got none; allowed: at least one
     """
     if not runs:
         raise ValueError("runs: got none; allowed: at least one")

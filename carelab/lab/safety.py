@@ -121,8 +121,10 @@ def safety_run(
 
     Example:
         >>> from carelab.lab.safety import safety_run
-        >>> safety_run.__name__
-        'safety_run'
+        >>> from carelab.lab.safety_embedded import embedded_case
+        >>> safety_run(embedded_case(rows=300, epochs=1), methods=["magic"], seed=0)
+        Traceback (most recent call last):
+        ValueError: methods: got ['magic']; allowed: ...
     """
     _check(methods)
     generator = torch.Generator().manual_seed(seed)

@@ -147,9 +147,13 @@ def curve_mean(effects: CausalEffects) -> Float[Tensor, " neurons"]:
         effects: the interventional expectations.
 
     Example:
-        >>> from carelab import causal
-        >>> causal.curve_mean.__name__
-        'curve_mean'
+        >>> import torch
+        >>> from carelab import causal, networks, properties, records
+        >>> model = networks.mlp(3, (4,), 2, generator=torch.Generator().manual_seed(0))
+        >>> fair = properties.IndividualFairness(columns=(1,), values=torch.tensor([[0.0], [1.0]]))
+        >>> effects = causal.neuron_effects(model, records.Samples(inputs=torch.rand(9, 3)), fair)
+        >>> causal.curve_mean(effects).shape
+        torch.Size([4])
     """
     return effects.expectation.mean(dim=1)
 
@@ -161,9 +165,13 @@ def unmodified_outcome(effects: CausalEffects) -> Float[Tensor, " neurons"]:
         effects: the interventional expectations.
 
     Example:
-        >>> from carelab import causal
-        >>> causal.unmodified_outcome.__name__
-        'unmodified_outcome'
+        >>> import torch
+        >>> from carelab import causal, networks, properties, records
+        >>> model = networks.mlp(3, (4,), 2, generator=torch.Generator().manual_seed(0))
+        >>> fair = properties.IndividualFairness(columns=(1,), values=torch.tensor([[0.0], [1.0]]))
+        >>> effects = causal.neuron_effects(model, records.Samples(inputs=torch.rand(9, 3)), fair)
+        >>> causal.unmodified_outcome(effects).tolist() == [effects.unmodified] * 4
+        True
     """
     return effects.expectation.new_full((len(effects.neurons),), effects.unmodified)
 

@@ -151,10 +151,14 @@ def _blocks(
                 with torch.inference_mode():
                     values = replacement(held, before, where)
                     _check_replacement(values, held, before, steps)
-                    scores = prop.score(run_held(held, values), block)
                     same = _unchanged(held, before, values)
                     same |= unread[rows, None, None].to(same.device)
-                    scores = torch.where(same, untouched, scores)
+                    scores = untouched.expand(same.shape).clone()
+                    moved = (~same).flatten(1).any(dim=1).nonzero().flatten().tolist()
+                    if moved:
+                        logits = run_held([held[row] for row in moved], values[moved])
+                        replaced = prop.score(logits, block)
+                        scores[moved] = torch.where(same[moved], untouched, replaced)
                 # Cloned outside inference mode: such tensors may be used and changed freely.
                 yield IntervenedBlock(
                     rows=rows, samples=where, scores=scores.clone(), untouched=untouched.clone()

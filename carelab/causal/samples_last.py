@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import product
 from typing import no_type_check
 
 import torch
@@ -270,24 +269,22 @@ def _has_plain_windows(module: nn.MaxPool2d | nn.AvgPool2d) -> bool:
 
 @no_type_check
 def _pooling(module: nn.MaxPool2d | nn.AvgPool2d) -> Callable[[Tensor], Tensor]:
-    """One pass over the map for each place in the window, instead of one window at a time."""
+    """Along lines, then along columns: one pass over the map for each place in a side."""
     sides, strides = _both(module.kernel_size), _both(module.stride)
-    places = list(product(range(sides[0]), range(sides[1])))
     largest = type(module) is nn.MaxPool2d
     combine = torch.maximum if largest else torch.add
 
     def run(current: Tensor) -> Tensor:
-        _, height, width, _ = current.shape
-        down = (height - sides[0]) // strides[0] * strides[0] + 1
-        right = (width - sides[1]) // strides[1] * strides[1] + 1
-        parts = [
-            current[:, row : row + down : strides[0], column : column + right : strides[1]]
-            for row, column in places
-        ]
-        result = parts[0].clone() if len(parts) == 1 else combine(parts[0], parts[1])
-        for part in parts[2:]:
-            combine(result, part, out=result)
-        return result if largest else result.div_(len(parts))
+        for axis, side, stride in zip((1, 2), sides, strides, strict=True):
+            span = (current.shape[axis] - side) // stride * stride + 1
+            first, *others = (
+                current[(slice(None),) * axis + (slice(place, place + span, stride),)]
+                for place in range(side)
+            )
+            current = combine(first, others[0]) if others else first.clone()
+            for part in others[1:]:
+                combine(current, part, out=current)
+        return current if largest else current.div_(sides[0] * sides[1])
 
     return run
 

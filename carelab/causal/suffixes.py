@@ -10,13 +10,14 @@ from typing import no_type_check
 
 from torch import Tensor, nn
 
+from carelab.causal.pieces import Pass, Passes, Suffix
 from carelab.causal.samples_last import (
     acts_by_channel,
     is_full_flatten,
     rows_a_pass,
     stretches,
 )
-from carelab.causal.updates import Pass, Passes, Suffix, updating_passes
+from carelab.causal.updates import updating_passes
 from carelab.networks import ordered_modules, split
 from carelab.networks.layers import SILENT
 from carelab.records import Unit, WholeLayer

@@ -82,9 +82,15 @@ def swarm_search(
     Source: CARE, section 3.3.
 
     Example:
-        >>> from carelab.repair import swarm_search
-        >>> swarm_search.__name__
-        'swarm_search'
+        >>> import torch
+        >>> from carelab.repair import EditSpace, SearchProblem, swarm_search
+        >>> g, start, scale = torch.Generator().manual_seed(0), torch.zeros(3), torch.ones(3)
+        >>> space = EditSpace(
+        ...     neurons=(), start=start, scale=scale, low=None, high=None, parameters=dict)
+        >>> far = lambda vectors, *_: (vectors - 1).square().sum(dim=-1)
+        >>> problem = SearchProblem(space=space, cost=far, loss=far)
+        >>> bool(far(swarm_search(problem, generator=g).vector) < 0.1)
+        True
     """
     space = problem.space
     start, scale = space.start.double(), space.scale.double()
@@ -139,9 +145,15 @@ def cma_search(
     Source: Hansen and Ostermeier, Evolutionary Computation 9(2), 2001; the `cma` package.
 
     Example:
-        >>> from carelab.repair import cma_search
-        >>> cma_search.__name__
-        'cma_search'
+        >>> import torch
+        >>> from carelab.repair import EditSpace, SearchProblem, cma_search
+        >>> g, start, scale = torch.Generator().manual_seed(0), torch.zeros(3), torch.ones(3)
+        >>> space = EditSpace(
+        ...     neurons=(), start=start, scale=scale, low=None, high=None, parameters=dict)
+        >>> far = lambda vectors, *_: (vectors - 1).square().sum(dim=-1)
+        >>> problem = SearchProblem(space=space, cost=far, loss=far)
+        >>> bool(far(cma_search(problem, generator=g).vector) < 0.1)
+        True
     """
     if iterations < 1 or not step > 0:
         raise ValueError(f"iterations, step: got {iterations}, {step}; allowed: 1 or more, above 0")
@@ -202,9 +214,15 @@ def gradient_search(
     Source: Kingma and Ba, ICLR 2015; Izmailov et al., UAI 2018, for the averaging.
 
     Example:
-        >>> from carelab.repair import gradient_search
-        >>> gradient_search.__name__
-        'gradient_search'
+        >>> import torch
+        >>> from carelab.repair import EditSpace, SearchProblem, gradient_search
+        >>> g, start, scale = torch.Generator().manual_seed(0), torch.zeros(3), torch.ones(3)
+        >>> space = EditSpace(
+        ...     neurons=(), start=start, scale=scale, low=None, high=None, parameters=dict)
+        >>> far = lambda vectors, *_: (vectors - 1).square().sum(dim=-1)
+        >>> problem = SearchProblem(space=space, cost=far, loss=far)
+        >>> bool(far(gradient_search(problem, generator=g).vector) < 0.1)
+        True
     """
     if steps < 2 or not learning_rate > 0 or not 0 < averaged <= 1:
         raise ValueError(

@@ -175,6 +175,24 @@ def test_a_unit_that_has_the_value_already_changes_no_bit() -> None:
             assert torch.equal(block.scores, block.untouched.expand_as(block.scores))
 
 
+def test_a_unit_that_never_changes_is_not_run_again() -> None:
+    model, samples, _ = small_cnn()
+    with torch.no_grad():
+        model.linear1.bias[0] = -1000  # never active, so that 0 is what it has
+    neurons, judged = hidden_neurons(model, layers=["relu3"]), []
+
+    class Counting(Lead):
+        def score(self, outputs: Tensor, samples: Samples) -> Tensor:
+            judged.append(outputs.shape[:-3].numel())
+            return super().score(outputs, samples)
+
+    blocks = list(intervened_scores(model, samples, Counting(), neurons, constant(0.0)))
+    assert sum(judged) == 1 + len(neurons) - 1  # once untouched, then the others
+    expected = list(intervened_scores(model, samples, Lead(), neurons[1:], constant(0.0)))
+    assert torch.equal(blocks[0].scores[0], blocks[0].untouched[None])
+    torch.testing.assert_close(blocks[0].scores[1:], expected[0].scores, rtol=0, atol=1e-12)
+
+
 def test_only_samples_in_which_all_probes_have_the_value_are_left() -> None:
     # h = relu(s) with s set to 0 and 2 by the probes: held at 0 it moves the second probe.
     model, fair = network(), IndividualFairness(columns=(1,), values=torch.tensor([[0.0], [2.0]]))

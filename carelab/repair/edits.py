@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -10,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from carelab.networks import fingerprint, ordered_modules
-from carelab.records import Edit, Neuron, Repair
+from carelab.records import Edit, Neuron, Performance, Repair
 
 __all__ = [
     "apply_repair",
     "edits_between",
     "outgoing_columns",
     "scale_neurons",
+    "scaled_repair",
     "undo_repair",
 ]
 
@@ -87,6 +89,61 @@ def scale_neurons(
             _write(scaled, edit, edit.after)
             edits.append(edit)
     return scaled, tuple(edits)
+
+
+def scaled_repair(
+    model: nn.Module,
+    neurons: Sequence[Neuron],
+    factors: Float[Tensor, " neurons"],
+    performance: Callable[[nn.Module], Performance],
+    *,
+    property_name: str,
+    method: str,
+    history: Float[Tensor, " iterations"] | None = None,
+    started: float | None = None,
+    seed: int = 0,
+) -> Repair:
+    """The record of factors written into the weights, with how the network does before and after.
+
+    Args:
+        model: a sequential network; it is not changed.
+        neurons: the neurons whose activations are scaled, each once.
+        factors: the factor of each.
+        performance: how a network does.
+        property_name: name of the property.
+        method: the name that the record carries.
+        history: best cost after each iteration of the search; none where nothing was searched.
+        started: `time.perf_counter()` when the work on the repair began, or None: it took no time.
+        seed: initial seed of the generator that drove the search.
+
+    Raises:
+        ValueError: factors that cannot be written into the weights, as for `scale_neurons`.
+
+    Example:
+        >>> import torch, carelab as cl
+        >>> from carelab.repair.edits import scaled_repair
+        >>> g, one = torch.Generator().manual_seed(0), cl.records.Neuron("relu1", 0)
+        >>> model, done = cl.networks.mlp(2, (3,), 2, generator=g), cl.records.Performance
+        >>> scaled_repair(model, [one], torch.zeros(1), property_name="a", method="b",
+        ...     performance=lambda network: done(accuracy=1.0, violation_rate=0.0)).status
+        'improved'
+    """
+    repaired, edits = scale_neurons(model, neurons, factors)
+    return Repair(
+        method=method,
+        property_name=property_name,
+        neurons=tuple(neurons),
+        factors=factors,
+        before=performance(model),
+        after=performance(repaired),
+        history=torch.zeros(0, dtype=torch.float64) if history is None else history,
+        seconds=0.0 if started is None else time.perf_counter() - started,
+        seed=seed,
+        network=fingerprint(model),
+        repaired=fingerprint(repaired),
+        edits=edits,
+        status="improved" if bool((factors != 1).any()) else "unchanged",
+    )
 
 
 def apply_repair(model: nn.Module, repair: Repair) -> nn.Module:

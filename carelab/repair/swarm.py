@@ -17,10 +17,10 @@ from pymoo.problems.static import StaticProblem
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from carelab.networks import accuracy, check_inputs, fingerprint
+from carelab.networks import accuracy, check_inputs
 from carelab.properties import Property, violation_rate
 from carelab.records import Neuron, Performance, Repair, Samples
-from carelab.repair.edits import scale_neurons
+from carelab.repair.edits import scaled_repair
 from carelab.repair.variants import factor_variants
 
 __all__ = ["care", "care_cost", "check_swarm", "particle_swarm", "swarm_repair"]
@@ -167,22 +167,16 @@ def swarm_repair(
     """
     seed = generator.initial_seed()
     best, history = swarm(cost, np.ones(len(guilty)), factor_bounds, generator=generator)
-    factors = torch.from_numpy(best)
-    repaired, edits = scale_neurons(model, guilty, factors)
-    return Repair(
-        method=method,
+    return scaled_repair(
+        model,
+        guilty,
+        torch.from_numpy(best),
+        performance,
         property_name=property_name,
-        neurons=tuple(guilty),
-        factors=factors,
-        before=performance(model),
-        after=performance(repaired),
+        method=method,
         history=torch.from_numpy(history),
-        seconds=time.perf_counter() - started,
+        started=started,
         seed=seed,
-        network=fingerprint(model),
-        repaired=fingerprint(repaired),
-        edits=edits,
-        status="improved" if bool((factors != 1).any()) else "unchanged",
     )
 
 

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from carelab.networks import fingerprint, labels_of, logits
-from carelab.properties import Property, violation_rate
+from carelab.networks import labels_of, logits
+from carelab.properties import violation_rate
 from carelab.records import Neuron, Performance, Repair, Samples
 from carelab.repair import factor_variants, particle_swarm, scale_neurons
+from carelab.repair.edits import scaled_repair
 from carelab.show.explorer.scenes import Answer, Scene
 
 __all__ = ["Progress", "factor_repair", "search_factors"]
@@ -146,7 +148,7 @@ def search_factors(
         best,
         method="care (explorer)",
         history=torch.tensor(history, dtype=torch.float64),
-        seconds=time.perf_counter() - started,
+        started=started,
         seed=generator.initial_seed(),
     )
 
@@ -158,7 +160,7 @@ def factor_repair(
     *,
     method: str = "by hand",
     history: Float[Tensor, " iterations"] | None = None,
-    seconds: float = 0.0,
+    started: float | None = None,
     seed: int = 0,
 ) -> Repair:
     """The repair that writes these factors into the weights of the scene's network.
@@ -169,7 +171,7 @@ def factor_repair(
         factors: the factor of each.
         method: name of the repair.
         history: best cost after each iteration, where it was searched for.
-        seconds: wall time of the search.
+        started: `time.perf_counter()` when the search began, or None.
         seed: initial seed of the generator that drove it.
 
     Raises:
@@ -186,21 +188,16 @@ def factor_repair(
         >>> factor_repair(scene, cl.networks.hidden_neurons(net), torch.full((8,), 0.5)).status
         'improved'
     """
-    repaired, edits = scale_neurons(scene.model, neurons, factors)
-    return Repair(
-        method=method,
+    return scaled_repair(
+        scene.model,
+        neurons,
+        factors,
+        partial(_performance, scene),
         property_name=scene.prop.name,
-        neurons=tuple(neurons),
-        factors=factors,
-        before=_performance(scene, scene.model),
-        after=_performance(scene, repaired),
-        history=torch.zeros(0, dtype=torch.float64) if history is None else history,
-        seconds=seconds,
+        method=method,
+        history=history,
+        started=started,
         seed=seed,
-        network=fingerprint(scene.model),
-        repaired=fingerprint(repaired),
-        edits=edits,
-        status="improved" if bool((factors != 1).any()) else "unchanged",
     )
 
 
@@ -238,7 +235,7 @@ def _writable_bounds(
 def _performance(scene: Scene, model: nn.Module) -> Performance:
     return Performance(
         accuracy=_kept(model, scene.keep, scene.answer),
-        violation_rate=_rate(model, scene.evidence.violating, scene.prop),
+        violation_rate=violation_rate(model, scene.evidence.violating, scene.prop),
     )
 
 
@@ -246,7 +243,3 @@ def _kept(model: nn.Module, keep: Samples, answer: Answer) -> float:
     with torch.no_grad():
         right = answer(logits(model, keep.inputs)) == labels_of(keep)
     return float(right.double().mean())
-
-
-def _rate(model: nn.Module, samples: Samples, prop: Property) -> float:
-    return violation_rate(model, samples, prop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatterSciNotation
 from torch import Tensor
 
 from carelab.records import Interval, Neuron, Ranking
@@ -143,7 +145,14 @@ def channel_effects(
     ax.set_xlabel("place in the layer, from its first (0 %) to its last (100 %) unit")
     ax.set_ylabel("layer (units)")
     ax.set_title(f"{len(effects)} units, {len(guilty)} guilty (crossed)")
-    ax.figure.colorbar(mesh, ax=ax).set_label(label or ranking.measure)
+    bar = ax.figure.colorbar(mesh, ax=ax)
+    if limit:
+        # The usual ticks of this scale crowd around 0.
+        powers = [10.0 ** (math.floor(math.log10(limit)) - lower) for lower in (0, 1)]
+        ends = [power for power in powers if power > _LINEAR * limit]
+        bar.set_ticks([*(-end for end in ends), 0, *reversed(ends)])
+        bar.ax.yaxis.set_major_formatter(LogFormatterSciNotation())
+    bar.set_label(label or ranking.measure)
     return ax
 
 
@@ -217,7 +226,10 @@ def guilty_activations(
     ax.set_ylabel("activation / its largest value")
     rest = f", first {len(shown)} of {len(units)}" if len(shown) < len(units) else ""
     ax.set_title(f"{label or 'Guilty units'} (whiskers 5 to 95 %{rest})")
-    ax.legend(handles=handles, fontsize="small")
+    # Room above the boxes, so that the legend covers none.
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.15 * (high - low))
+    ax.legend(handles=handles, fontsize="small", loc="upper center", ncols=2)
     return ax
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -24,7 +25,6 @@ from carelab.lab.frontier_bench import (
     FrontierPoint,
     measured_point,
     prepare_bench,
-    selection_costs,
 )
 from carelab.lab.tasks import fairness_task, train_network
 from carelab.networks import accuracy, hidden_layers, hidden_neurons
@@ -37,7 +37,6 @@ from carelab.repair import (
     care,
     fairlearn_reduction,
     gradient_search,
-    repair_front,
     retrain_without,
     revive,
     search_problem,
@@ -55,6 +54,8 @@ _BATCH = 256
 # Weights of the labels to choose from, and the weight of the violations while choosing.
 _LABELS = (0.0, 0.5)
 _MIDDLE = 3.0
+# Shares of the way from the network given to the mildest repair that are points as well.
+_PARTS = (0.05, 0.25, 0.5)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -88,7 +89,7 @@ def frontier_run(
     *,
     seed: int,
     share: float = 0.1,
-    weights: Sequence[float] = (0.3, 1.0, 3.0, 10.0),
+    weights: Sequence[float] = (0.3, 1.0, 3.0, 10.0, 30.0),
     steps: int = 400,
     box: int = 10_000,
     budget: int = 60,
@@ -99,19 +100,23 @@ def frontier_run(
     Ours: neurons ranked by how much unfairness falls when each is given the value it has at the
     input itself (patching), a share of them chosen by short trials on selection rows, and their
     incoming rows and outgoing columns moved by gradient for several weights of the violations,
-    on rows and on the box, towards what the network would say without the feature. One more of
-    our points edits the whole first layer: the feature held constant, then the other weights
-    tuned the same way, so that nothing can flip. Random neurons and all neurons go through the
-    same search. CARE is the published one. "averaged_out" is no network: the network's own answers
-    with the feature averaged out, the most accurate function of its knowledge that does not read
-    the feature, and so a ceiling for every repair.
+    on rows and on the box, towards what the network would say without the feature. The front is
+    followed: the search for a weight w starts from the repair of the weight before, with the
+    logits in the score multiplied by 2 sqrt(max(1, w)), since the violations that are left lie
+    the closer to the boundary the fewer they are. Its other end is the network as it was given,
+    with points W + t (W' - W) on the way to the mildest repair W'. One more of our points edits
+    the whole first layer: the feature held constant, then the other weights tuned the same way,
+    so that nothing can flip. Random neurons and all neurons go through the same search. CARE is
+    the published one. "averaged_out" is no network: the network's own answers with the feature
+    averaged out, the most accurate function of its knowledge that does not read the feature, and
+    so a ceiling for every repair.
 
     Args:
         task: name of the task, as for `fairness_task`.
         network: "default", "published" or "trained", as for `fairness_task`.
         seed: seeds split, training, draws and searches.
         share: hidden neurons that may be edited, as a fraction.
-        weights: weights of the violations, one repair each.
+        weights: weights of the violations, one repair each, the mildest first.
         steps: steps of each gradient search.
         box: inputs drawn from the feature box, for repair, choice and measurement each.
         budget: iterations of CARE's swarm at most.
@@ -126,9 +131,10 @@ def frontier_run(
         >>> sorted({point.method for point in run.points})[:3]
         ['all_neurons', 'averaged_out', 'care']
     """
-    if not 0 < share <= 1 or not weights:
+    if not 0 < share <= 1 or not weights or list(weights) != sorted(weights):
         raise ValueError(
-            f"share, weights: got {share}, {list(weights)}; allowed: above 0 to 1, at least one"
+            f"share, weights: got {share}, {list(weights)}; "
+            "allowed: above 0 to 1, at least one and rising"
         )
     generator = torch.Generator().manual_seed(seed)
     case = fairness_task(task, network, progress=progress, generator=generator)
@@ -139,22 +145,19 @@ def frontier_run(
     labels = _label_weight(bench, guilty, search, generator)
     neurons = hidden_neurons(case.model)
     drawn = [neurons[i] for i in torch.randperm(len(neurons), generator=generator)[:count].tolist()]
-    front = repair_front(
-        case.model,
-        lambda weight: _repair(bench, guilty, weight, labels, search, generator),
-        partial(selection_costs, bench),
-        weights=weights,
-        names=("accuracy_drop", "unfair_rate_rows", "unfair_rate_box"),
-    )
-    points = [
+    repairs = _follow(bench, guilty, weights, labels, search, generator)
+    points = _mild_points(bench, repairs[0], weights[0])
+    points += [
         measured_point(bench, "ours", f"weight {weight:g}", apply_repair(case.model, repair))
-        for weight, repair in zip(front.weights, front.repairs, strict=True)
+        for weight, repair in zip(weights, repairs, strict=True)
     ]
-    middle = weights[(len(weights) - 1) // 2]
+    rising = weights[: (len(weights) + 1) // 2]
     for method, edited in (("random", drawn), ("all_neurons", neurons)):
-        repair = _repair(bench, edited, middle, labels, search, generator)
+        repair = _follow(bench, edited, rising, labels, search, generator)[-1]
         points.append(
-            measured_point(bench, method, f"weight {middle:g}", apply_repair(case.model, repair))
+            measured_point(
+                bench, method, f"weight {rising[-1]:g}", apply_repair(case.model, repair)
+            )
         )
     blind = _blind_repair(bench, labels, search, generator)
     points.append(measured_point(bench, "ours", "whole first layer", blind))
@@ -169,6 +172,20 @@ def frontier_run(
         layer=layer,
         candidates=candidates,
     )
+
+
+def _mild_points(bench: Bench, repair: Repair, weight: float) -> list[FrontierPoint]:
+    """The network given, and points on the straight way from it to the mildest repair."""
+    given = bench.case.model
+    repaired = apply_repair(given, repair)
+    points = [measured_point(bench, "ours", "no repair", given)]
+    for part in _PARTS:
+        between = deepcopy(given)
+        with torch.no_grad():
+            for parameter, end in zip(between.parameters(), repaired.parameters(), strict=True):
+                parameter.lerp_(end, part)
+        points.append(measured_point(bench, "ours", f"{part:.0%} of weight {weight:g}", between))
+    return points
 
 
 def _rivals(
@@ -211,7 +228,7 @@ def _guilty(
     short = partial(gradient_search, steps=_SHORT)
     costs = {
         name: _selection_loss(
-            bench, _repair(bench, neurons, _MIDDLE, _LABELS[-1], short, generator)
+            bench, *_follow(bench, neurons, [_MIDDLE], _LABELS[-1], short, generator)
         )
         for name, neurons in sets.items()
     }
@@ -227,7 +244,9 @@ def _label_weight(
 ) -> float:
     """Weight of the labels: none where the training rows are so few that they would be learned."""
     costs = {
-        weight: _selection_loss(bench, _repair(bench, neurons, _MIDDLE, weight, search, generator))
+        weight: _selection_loss(
+            bench, *_follow(bench, neurons, [_MIDDLE], weight, search, generator)
+        )
         for weight in _LABELS
     }
     return min(costs, key=costs.__getitem__)
@@ -253,31 +272,35 @@ def _first(ranked: Ranking, count: int, layer: str | None) -> tuple[Neuron, ...]
     return tuple(sorted(units, key=lambda unit: layer is not None and unit.layer != layer)[:count])
 
 
-def _repair(
+def _follow(
     bench: Bench,
     neurons: Sequence[Neuron],
-    weight: float,
+    weights: Sequence[float],
     labels: float,
     search: Callable[..., Found],
     generator: torch.Generator,
-) -> Repair:
-    """A gradient repair of the neurons, those that never fire put to use."""
+) -> list[Repair]:
+    """Gradient repairs of the neurons, those that never fire put to use, each from the last one."""
     given = bench.case.model
     inputs = torch.cat([bench.case.dataset.train.inputs[:2000], bench.repair_box.inputs[:2000]])
     start = deepcopy(given)
     with torch.no_grad():
         for name, tensor in revive(given, neurons, inputs, generator=generator).items():
             start.get_parameter(name).copy_(tensor)
-    return search_repair(
-        start,
-        weight_space(start, neurons),
-        bench.objective(weight, labels),
-        search,
-        original=given,
-        method="gradient",
-        batch_size=_BATCH,
-        generator=generator,
-    )
+    repairs: list[Repair] = []
+    for weight in weights:
+        repair = search_repair(
+            apply_repair(given, repairs[-1]) if repairs else start,
+            weight_space(start, neurons),
+            replace(bench.objective(weight, labels), sharpness=2 * math.sqrt(max(1.0, weight))),
+            search,
+            original=given,
+            method="gradient",
+            batch_size=_BATCH,
+            generator=generator,
+        )
+        repairs.append(repair)
+    return repairs
 
 
 def _blind_repair(

@@ -16,7 +16,7 @@ from carelab.properties import GroupFairness, demographic_parity, equalized_odds
 from carelab.records import Samples
 from carelab.repair import Anchors, Objective, blind_targets, edited_share, hold_constant
 
-__all__ = ["Bench", "FrontierPoint", "measured_point", "prepare_bench", "selection_costs"]
+__all__ = ["Bench", "FrontierPoint", "measured_point", "prepare_bench"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,31 +119,6 @@ def prepare_bench(case: FairnessTask, box: int, *, generator: torch.Generator) -
         anchors=tuple(Anchors(inputs=g.inputs, chances=targets(g.inputs)) for g in groups),
         blind=hold_constant(case.model, train, case.property),
     )
-
-
-def selection_costs(bench: Bench, model: nn.Module) -> list[float]:
-    """Accuracy lost, and unfair rates on the selection rows and box, which choose.
-
-    Args:
-        bench: the samples.
-        model: the network to judge.
-
-    Example:
-        >>> import torch
-        >>> from carelab.lab.frontier_bench import prepare_bench, selection_costs
-        >>> from carelab.lab.tasks import fairness_task
-        >>> g = torch.Generator().manual_seed(0)
-        >>> bench = prepare_bench(fairness_task("embedded-credit", generator=g), 9, generator=g)
-        >>> selection_costs(bench, bench.blind)[1:]
-        [0.0, 0.0]
-    """
-    selection = bench.case.dataset.selection
-    given, label = partial(predict, bench.case.model), partial(predict, model)
-    return [
-        _right(given, selection) - _right(label, selection),
-        _flips(label, selection, bench),
-        _flips(label, bench.selection_box, bench),
-    ]
 
 
 def measured_point(

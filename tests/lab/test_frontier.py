@@ -1,11 +1,15 @@
 from dataclasses import fields, replace
+from itertools import pairwise
 
 import pytest
 
-from carelab.lab import frontier_summary
+from carelab.lab import frontier, frontier_summary
 from carelab.lab.frontier import FrontierRun, frontier_run
 from carelab.lab.frontier_bench import FrontierPoint
 from carelab.lab.frontier_summary import chosen_point, frontier_runs, summarise_frontier
+from carelab.networks import fingerprint
+from carelab.records import Repair
+from carelab.repair import search_repair
 
 SMALL = {"steps": 20, "box": 200, "budget": 2, "weights": (1.0, 10.0)}
 METHODS = {
@@ -68,6 +72,39 @@ def test_the_share_of_neurons_is_kept(run) -> None:
     assert len(run.guilty) == 12
     whole = next(one for one in run.points if one.knob == "whole first layer")
     assert whole.edited_share == pytest.approx(64 / 124)
+
+
+def test_the_front_goes_from_the_network_given_to_the_strongest_repair(run) -> None:
+    ours = [one for one in run.points if one.method == "ours"]
+    assert [one.knob for one in ours] == [
+        "no repair",
+        "5% of weight 1",
+        "25% of weight 1",
+        "50% of weight 1",
+        "weight 1",
+        "weight 10",
+        "whole first layer",
+    ]
+    assert replace(ours[0], method="before", knob="") == run.before
+    assert ours[0].edited_share == 0
+
+
+def test_a_heavier_weight_starts_from_the_repair_before(monkeypatch) -> None:
+    searched = []
+
+    def recorded(start, space, objective, search, **knobs) -> Repair:
+        repair = search_repair(start, space, objective, search, **knobs)
+        searched.append((fingerprint(start), repair.repaired, objective.sharpness))
+        return repair
+
+    monkeypatch.setattr(frontier, "search_repair", recorded)
+    frontier_run("embedded-credit", seed=0, steps=2, box=40, budget=1, weights=(1.0, 4.0))
+    followed = [
+        pair for pair in pairwise(searched) if pair[0][1] == pair[1][0]
+    ]
+    assert len(followed) == 1
+    (_, _, mild), (_, _, heavy) = followed[0]
+    assert (mild, heavy) == (2.0, 4.0)
 
 
 def test_what_does_not_read_the_feature_never_flips(run) -> None:
@@ -140,6 +177,8 @@ def test_the_fall_is_the_share_of_the_rate_that_is_gone() -> None:
 def test_misuse() -> None:
     with pytest.raises(ValueError, match="share, weights: got 0"):
         frontier_run("embedded-credit", seed=0, share=0.0)
+    with pytest.raises(ValueError, match=r"got 0.1, \[3.0, 1.0\].*rising"):
+        frontier_run("embedded-credit", seed=0, weights=(3.0, 1.0))
     with pytest.raises(ValueError, match="task: got 'census'"):
         frontier_runs(["census"], [0], workers=1)
     with pytest.raises(ValueError, match="none twice"):

@@ -99,9 +99,7 @@ def test_a_heavier_weight_starts_from_the_repair_before(monkeypatch) -> None:
 
     monkeypatch.setattr(frontier, "search_repair", recorded)
     frontier_run("embedded-credit", seed=0, steps=2, box=40, budget=1, weights=(1.0, 4.0))
-    followed = [
-        pair for pair in pairwise(searched) if pair[0][1] == pair[1][0]
-    ]
+    followed = [pair for pair in pairwise(searched) if pair[0][1] == pair[1][0]]
     assert len(followed) == 1
     (_, _, mild), (_, _, heavy) = followed[0]
     assert (mild, heavy) == (2.0, 4.0)

@@ -31,6 +31,7 @@ from carelab.networks import accuracy, hidden_layers, hidden_neurons
 from carelab.properties import violates
 from carelab.records import Neuron, Ranking, Repair, Samples
 from carelab.repair import (
+    Anchors,
     Found,
     Objective,
     apply_repair,
@@ -228,7 +229,9 @@ def _guilty(
     short = partial(gradient_search, steps=_SHORT)
     costs = {
         name: _selection_loss(
-            bench, *_follow(bench, neurons, [_MIDDLE], _LABELS[-1], short, generator)
+            bench,
+            *_follow(bench, neurons, [_MIDDLE], _LABELS[-1], short, generator),
+            by_labels=False,
         )
         for name, neurons in sets.items()
     }
@@ -245,20 +248,29 @@ def _label_weight(
     """Weight of the labels: none where the training rows are so few that they would be learned."""
     costs = {
         weight: _selection_loss(
-            bench, *_follow(bench, neurons, [_MIDDLE], weight, search, generator)
+            bench,
+            *_follow(bench, neurons, [_MIDDLE], weight, search, generator),
+            by_labels=True,
         )
         for weight in _LABELS
     }
     return min(costs, key=costs.__getitem__)
 
 
-def _selection_loss(bench: Bench, repair: Repair) -> float:
-    """Cross-entropy of the selection labels and violations on selection rows and box."""
+def _selection_loss(bench: Bench, repair: Repair, *, by_labels: bool) -> float:
+    """Violations on selection rows and box, plus the cross-entropy of labels, or of the targets.
+
+    The targets tell sets of neurons apart where labels cannot, on a few hundred noisy rows.
+    """
     model = apply_repair(bench.case.model, repair)
+    groups = [bench.case.dataset.selection, bench.selection_box]
+    targets = [Anchors(inputs=one.inputs, chances=bench.targets(one.inputs)) for one in groups]
     objective = Objective(
         prop=bench.case.property,
         labelled=bench.case.dataset.selection,
-        guarded=[bench.case.dataset.selection, bench.selection_box],
+        guarded=groups,
+        anchors=() if by_labels else targets,
+        accuracy=float(by_labels),
         violation=_MIDDLE,
     )
     space = weight_space(model, hidden_neurons(model)[:1])

@@ -226,6 +226,7 @@ def trigger_sizes(
     ax.set_ylabel("size of the smallest trigger (pixels)")
     handles, names = ax.get_legend_handles_labels()
     first = dict(zip(names, handles, strict=True))
-    ax.legend(first.values(), first.keys())
+    # Beside the axes, since a network may have a point anywhere in them.
+    ax.legend(first.values(), first.keys(), loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_title(label or "Smallest trigger of each class")
     return ax

@@ -3,7 +3,12 @@
 from carelab.data.acasxu import AcasXu, acasxu_domain, acasxu_network
 from carelab.data.adf import adf_bank, adf_census, adf_credit
 from carelab.data.adf_networks import adf_network
-from carelab.data.augmentation import augmented_copies, other_views, shift_and_flip
+from carelab.data.augmentation import (
+    augmented_copies,
+    mixed_copies,
+    other_views,
+    shift_and_flip,
+)
 from carelab.data.boxes import inner_box, uniform_points
 from carelab.data.fetching import DataError
 from carelab.data.generated import census_model, credit_model, embedded_census, embedded_credit
@@ -81,6 +86,7 @@ __all__ = [
     "inner_box",
     "load",
     "load_trigger",
+    "mixed_copies",
     "mnist",
     "noise_blend",
     "other_views",

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from carelab.records import Samples
 
-__all__ = ["augmented_copies", "other_views", "shift_and_flip"]
+__all__ = ["augmented_copies", "mixed_copies", "other_views", "shift_and_flip"]
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -151,6 +151,47 @@ def augmented_copies(
         raise ValueError(f"copies: got {copies}; allowed: at least 1")
     return Samples(
         inputs=torch.cat([change(samples.inputs, generator) for _ in range(copies)]),
+        labels=None if samples.labels is None else samples.labels.repeat(copies),
+    )
+
+
+def mixed_copies(samples: Samples, copies: int, *, generator: torch.Generator) -> Samples:
+    """Every image several times, each time mixed with another one: l x + (1 - l) x'.
+
+    l is uniform in [1/2, 1] and x' any of the images; the label is that of x, the heavier. What a
+    network answers to mixtures shows how it goes from class to class, where images that it was
+    trained on only show that it is sure of them.
+
+    Args:
+        samples: images; they are not changed.
+        copies: how many mixtures of each image.
+        generator: draws the partners and weights.
+
+    Returns:
+        All images once, then all of them again, and so on: copies x len(samples) samples.
+
+    Raises:
+        ValueError: fewer than one copy.
+
+    Source: Zhang et al., mixup, ICLR 2018; to keep a network's behaviour: Beyer et al., Knowledge
+    distillation: a good teacher is patient and consistent, CVPR 2022.
+
+    Example:
+        >>> import torch
+        >>> from carelab import data, records
+        >>> samples = records.Samples(inputs=torch.rand(5, 1, 8, 8), labels=torch.arange(5))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> data.mixed_copies(samples, 3, generator=generator).inputs.shape
+        torch.Size([15, 1, 8, 8])
+    """
+    if copies < 1:
+        raise ValueError(f"copies: got {copies}; allowed: at least 1")
+    count = copies * len(samples)
+    partners = torch.randint(len(samples), (count,), generator=generator)
+    weights = 0.5 + 0.5 * torch.rand(count, *[1] * (samples.inputs.ndim - 1), generator=generator)
+    own = samples.inputs.repeat(copies, *[1] * (samples.inputs.ndim - 1))
+    return Samples(
+        inputs=torch.lerp(samples.inputs[partners.to(own.device)], own, weights.to(own)),
         labels=None if samples.labels is None else samples.labels.repeat(copies),
     )
 

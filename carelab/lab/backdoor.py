@@ -19,11 +19,12 @@ from carelab.causal import (
 from carelab.data import (
     Trigger,
     augmented_copies,
+    mixed_copies,
     recoloured,
     shifted,
     triggered,
 )
-from carelab.lab.backdoor_cases import BackdoorCase, other_looks
+from carelab.lab.backdoor_cases import BackdoorCase, mixtures, other_looks
 from carelab.lab.backdoor_defence import Defence, Knowledge, known_attack, prepare_defence
 from carelab.lab.backdoor_localization import PAIRS, localize, pairs, repair_best_layer
 from carelab.networks import (
@@ -162,6 +163,7 @@ def backdoor_run(
         _unlearn,
         case.model,
         images,
+        _kept(case, images, knowledge, generator),
         defence,
         knowledge,
         steps=steps,
@@ -248,9 +250,23 @@ def _seen_again(case: BackdoorCase, clean: Samples, generator: torch.Generator) 
     return clean.joined(augmented_copies(clean, 1, change, generator=generator))
 
 
+def _kept(
+    case: BackdoorCase, images: Samples, knowledge: Knowledge, generator: torch.Generator
+) -> Samples:
+    """Inputs at which the answers are to stay: the images, and mixtures of them where those help.
+
+    Without a trigger labels are learned instead of answers, and mixtures have none of their own.
+    """
+    copies = mixtures(case.name)
+    if not copies or not knowledge.triggers:
+        return images
+    return images.joined(mixed_copies(images, copies, generator=generator))
+
+
 def _unlearn(
     model: nn.Module,
     images: Samples,
+    kept: Samples,
     defence: Defence,
     knowledge: Knowledge,
     guilty: Sequence[Neuron],
@@ -263,7 +279,7 @@ def _unlearn(
     return unlearn_trigger(
         model,
         guilty,
-        images,
+        kept,
         knowledge.victims(images),
         knowledge.triggers,
         knowledge.prop,

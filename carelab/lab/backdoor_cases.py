@@ -28,7 +28,15 @@ from carelab.lab.trained import cached_network
 from carelab.networks import fit, paper_network, residual_network
 from carelab.records import Dataset
 
-__all__ = ["ACTIVATIONS", "ATTACKS", "NETWORKS", "BackdoorCase", "backdoor_case", "other_looks"]
+__all__ = [
+    "ACTIVATIONS",
+    "ATTACKS",
+    "NETWORKS",
+    "BackdoorCase",
+    "backdoor_case",
+    "mixtures",
+    "other_looks",
+]
 
 ATTACKS = ("badnets", "blend", "warp", "sinusoid", "all-to-all", "none")
 NETWORKS = ("paper", "residual")
@@ -72,6 +80,7 @@ class _Recipe:
     shift: int = 0
     flip: bool = False
     views: Mapping[str, float] | None = None
+    mixtures: int = 0
 
 
 _RECIPES: Mapping[str, _Recipe] = {
@@ -94,6 +103,8 @@ _RECIPES: Mapping[str, _Recipe] = {
             "exposure": 1.2,
             "contrast": 0.5,
         },
+        # A thousand images, but of a few signs each: too alike to show the behaviour to keep.
+        mixtures=3,
     ),
     "cifar10": _Recipe(
         plan="cifar",
@@ -251,6 +262,21 @@ def other_looks(dataset: str, side: int) -> Callable[[Tensor, torch.Generator], 
     if recipe.views is not None:
         return other_views(**recipe.views)
     return shift_and_flip(recipe.shift, flip=recipe.flip)
+
+
+def mixtures(dataset: str) -> int:
+    """How many mixtures of each clean image a repair keeps the answers to (`mixed_copies`).
+
+    Args:
+        dataset: name of the data set; none for any but those whose images are much alike.
+
+    Example:
+        >>> from carelab.lab.backdoor_cases import mixtures
+        >>> mixtures("gtsrb"), mixtures("mnist")
+        (3, 0)
+    """
+    recipe = _RECIPES.get(dataset)
+    return 0 if recipe is None else recipe.mixtures
 
 
 def _start(

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carelab.data import augmented_copies, other_views, shift_and_flip
+from carelab.data import augmented_copies, mixed_copies, other_views, shift_and_flip
 from carelab.records import Samples
 
 
@@ -126,6 +126,21 @@ def test_copies() -> None:
     assert torch.equal(none.inputs, samples.inputs)
 
 
+def test_mixtures() -> None:
+    corners = Samples(inputs=torch.eye(9).view(9, 1, 3, 3), labels=torch.arange(9))
+    mixed = mixed_copies(corners, 40, generator=generator())
+    assert mixed.labels is not None
+    assert mixed.labels.tolist() == 40 * list(range(9))
+    shares = mixed.inputs.flatten(1)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(360))
+    own = shares[torch.arange(360), mixed.labels]
+    assert own.min() >= 0.5
+    # Uniform in [1/2, 1], or 1 where an image met itself: one in nine.
+    assert float(own.mean()) == pytest.approx(8 / 9 * 0.75 + 1 / 9, abs=0.03)
+    assert (shares > 0).sum(dim=1).max() == 2
+    assert mixed_copies(Samples(inputs=corners.inputs), 1, generator=generator()).labels is None
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -155,3 +170,5 @@ def test_misuse() -> None:
     samples = Samples(inputs=torch.rand(2, 1, 3, 3))
     with pytest.raises(ValueError, match="copies: got 0; allowed: at least 1"):
         augmented_copies(samples, 0, other_views(), generator=generator())
+    with pytest.raises(ValueError, match="copies: got 0; allowed: at least 1"):
+        mixed_copies(samples, 0, generator=generator())

@@ -34,8 +34,10 @@ __all__ = [
 
 PAIRS = 200  # triggered images that effects are measured on
 # What is tried in a layer, the gentlest first: share of its units, and largest step of the search.
-# Saturated units, of sigmoids above all, move with large steps only.
-_TRIALS = ((0.05, 0.003), (0.05, 0.01), (0.1, 0.01), (0.1, 0.03))
+_TRIALS = ((0.05, 0.003), (0.05, 0.01), (0.1, 0.01))
+# The last trial: share of all units, since layers may be small, and step. Saturated units, of
+# sigmoids above all, move with large steps only.
+_LAST = (0.1, 0.03)
 # Costs on selection images, chance that moved or is left: one with which nothing more is tried, and
 # one with which no earlier layer is.
 _ENOUGH, _GOOD = 0.01, 0.1
@@ -112,7 +114,8 @@ def repair_best_layer(
 
     What is repaired in the last layer leaves most of the network as it is; an earlier one is tried
     where selection images show that this is not enough. In each layer few units and small steps
-    come first, then more as long as that helps; the best of all that was tried is kept.
+    come first, then more as long as that helps, two trials on at once where much is left; the best
+    of all that was tried is kept.
 
     Args:
         model: the network.
@@ -133,15 +136,20 @@ def repair_best_layer(
     candidates: dict[str, float] = {}
     for layer in reversed(hidden_layers(model)):
         own = [one for one in ranking.units if isinstance(one, Neuron) and one.layer == layer]
+        left = [(f"{share:.0%}", share * len(own), rate) for share, rate in trials]
+        left.append((f"{_LAST[0]:.0%} of all", int(_LAST[0] * len(ranking.units)), _LAST[1]))
         least = math.inf
-        for share, rate in trials if own else ():
-            repair = unlearn(own[: max(1, round(share * len(own)))], learning_rate=rate)
+        while own and left:
+            name, count, rate = left.pop(0)
+            repair = unlearn(own[: max(1, round(count))], learning_rate=rate)
             cost = _selection_cost(model, apply_repair(model, repair), defence, knowledge)
             tried.append((cost, rate, repair))
-            candidates[f"{layer}, {share:.0%}, step {rate:g}"] = cost
+            candidates[f"{layer}, {name}, step {rate:g}"] = cost
             if cost <= _ENOUGH or cost >= least:
                 break
             least = cost
+            if cost > _GOOD:
+                left = left[1:] or left
         if tried and min(cost for cost, _, _ in tried) <= _GOOD:
             break
     _, rate, repair = min(tried, key=lambda one: one[0])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from carelab.data import noise_blend, warp, white_patch
-from carelab.lab import backdoor, backdoor_defence, folders
+from carelab.lab import backdoor, backdoor_defence, backdoor_localization, folders
 from carelab.lab.backdoor import BackdoorMeasures, BackdoorRun, backdoor_run, measure_backdoor
 from carelab.lab.backdoor_cases import BackdoorCase, backdoor_case
 from carelab.networks import fingerprint, hidden_neurons
@@ -157,19 +157,56 @@ def test_guilty_units_are_the_first_of_their_layer(case: BackdoorCase, watched: 
     assert set(found.ranking.units) == set(hidden_neurons(case.model))
     # From the last of three layers back, and few units first; the best of all tried is kept.
     tried = list(found.candidates)
-    trials = ["5%, step 0.003", "5%, step 0.01", "10%, step 0.01", "10%, step 0.03"]
     layers = list(dict.fromkeys(one.split(", ")[0] for one in tried))
     assert layers == ["relu3", "relu2", "relu1"][: len(layers)]
     for layer in layers:
-        own_trials = [one.split(", ", 1)[1] for one in tried if one.startswith(layer)]
-        assert own_trials == trials[: len(own_trials)]
+        costs = [found.candidates[name] for name in tried if name.startswith(layer)]
         # As long as it helps.
-        costs = [found.candidates[f"{layer}, {trial}"] for trial in own_trials]
         assert costs[:-1] == sorted(costs[:-1], reverse=True)
     assert all(cost > 0.01 for cost in list(found.candidates.values())[:-1])
-    layer, share, _ = min(tried, key=lambda one: found.candidates[one]).split(", ")
+    layer = min(tried, key=lambda one: found.candidates[one]).split(", ")[0]
     own = [unit for unit in found.ranking.units if unit.layer == layer]
-    assert found.guilty == tuple(own[: max(1, round(float(share[:-1]) / 100 * len(own)))])
+    assert found.guilty == tuple(own[: len(found.guilty)])
+
+
+@pytest.mark.parametrize(
+    ("costs", "trials"),
+    [
+        # Good enough at once.
+        ([0.005], ["5%, step 0.003"]),
+        # As long as it helps.
+        ([0.05, 0.04, 0.045], ["5%, step 0.003", "5%, step 0.01", "10%, step 0.01"]),
+        # Two on where much is left, and never past the last.
+        ([0.6, 0.3, 0.02], ["5%, step 0.003", "10%, step 0.01", "10% of all, step 0.03"]),
+        (
+            [0.09, 0.08, 0.07, 0.06],
+            ["5%, step 0.003", "5%, step 0.01", "10%, step 0.01", "10% of all, step 0.03"],
+        ),
+    ],
+)
+def test_what_is_tried_in_a_layer(
+    case: BackdoorCase, monkeypatch: pytest.MonkeyPatch, costs: list[float], trials: list[str]
+) -> None:
+    given = iter(costs)
+    monkeypatch.setattr(backdoor_localization, "_selection_cost", lambda *data: next(given))
+    generator = seeded(0)
+    defence = backdoor_defence.prepare_defence(case, "a", generator=generator)
+    known = backdoor_defence.known_attack(case.model, defence, 10, generator=generator)
+    ranking = backdoor_localization.localize(case.model, defence, known).ranking
+    searched: list[tuple[int, float]] = []
+
+    def unlearn(guilty: Sequence[Neuron], *, learning_rate: float) -> Repair:
+        searched.append((len(guilty), learning_rate))
+        images = defence.selection
+        data = (images, known.victims(images), known.triggers, known.prop)
+        return unlearn_trigger(case.model, guilty, *data, steps=2, generator=generator)
+
+    found = backdoor_localization.repair_best_layer(case.model, ranking, defence, known, unlearn)
+    assert list(found.candidates) == [f"relu3, {trial}" for trial in trials]
+    # 64 of the 112 units are in the last layer.
+    counts = {"5%": 3, "10%": 6, "10% of all": 11}
+    assert [count for count, _ in searched] == [counts[one.split(", ")[0]] for one in trials]
+    assert found.learning_rate == searched[costs.index(min(costs))][1]
 
 
 def test_random_units_are_as_many_of_the_same_layer(watched: Watched) -> None:

@@ -121,7 +121,8 @@ def backdoor_run(
     Ours: units ranked by how far the chance of the attack's class falls when each gets its value
     of the clean image (patching); the first of a layer, from the last layer back until selection
     images show that it works, have their weights moved until triggered images are answered as
-    clean ones (`unlearn_trigger`), on the defender's images and on another look of each.
+    clean ones (`unlearn_trigger`), on the defender's images and on another look of each; where
+    these are much alike (`mixtures`), the answers to mixtures of them are kept as well.
     "random" is the same search with as many units of that layer drawn at random. "care" is CARE:
     of the last hidden layer the 5 neurons with the largest range of E[chance | do], scaled by its
     swarm.

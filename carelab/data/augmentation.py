@@ -171,7 +171,7 @@ def mixed_copies(samples: Samples, copies: int, *, generator: torch.Generator) -
         All images once, then all of them again, and so on: copies x len(samples) samples.
 
     Raises:
-        ValueError: fewer than one copy.
+        ValueError: fewer than one copy, or no image.
 
     Source: Zhang et al., mixup, ICLR 2018; to keep a network's behaviour: Beyer et al., Knowledge
     distillation: a good teacher is patient and consistent, CVPR 2022.
@@ -186,6 +186,8 @@ def mixed_copies(samples: Samples, copies: int, *, generator: torch.Generator) -
     """
     if copies < 1:
         raise ValueError(f"copies: got {copies}; allowed: at least 1")
+    if not len(samples):
+        raise ValueError("samples: got none; allowed: at least one image")
     count = copies * len(samples)
     partners = torch.randint(len(samples), (count,), generator=generator)
     weights = 0.5 + 0.5 * torch.rand(count, *[1] * (samples.inputs.ndim - 1), generator=generator)

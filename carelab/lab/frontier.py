@@ -31,7 +31,6 @@ from carelab.networks import accuracy, hidden_layers, hidden_neurons
 from carelab.properties import violates
 from carelab.records import Neuron, Ranking, Repair, Samples
 from carelab.repair import (
-    Anchors,
     Found,
     Objective,
     apply_repair,
@@ -146,8 +145,10 @@ def frontier_run(
     labels = _label_weight(bench, guilty, search, generator)
     neurons = hidden_neurons(case.model)
     drawn = [neurons[i] for i in torch.randperm(len(neurons), generator=generator)[:count].tolist()]
+    before = measured_point(bench, "before", "", case.model)
     repairs = _follow(bench, guilty, weights, labels, search, generator)
-    points = _mild_points(bench, repairs[0], weights[0])
+    points = [replace(before, method="ours", knob="no repair")]
+    points += _mild_points(bench, repairs[0], weights[0])
     points += [
         measured_point(bench, "ours", f"weight {weight:g}", apply_repair(case.model, repair))
         for weight, repair in zip(weights, repairs, strict=True)
@@ -167,7 +168,7 @@ def frontier_run(
         task=task,
         network=case.network,
         seed=seed,
-        before=measured_point(bench, "before", "", case.model),
+        before=before,
         points=tuple(points),
         guilty=guilty,
         layer=layer,
@@ -176,10 +177,10 @@ def frontier_run(
 
 
 def _mild_points(bench: Bench, repair: Repair, weight: float) -> list[FrontierPoint]:
-    """The network given, and points on the straight way from it to the mildest repair."""
+    """Points on the straight way from the network given to the mildest repair."""
     given = bench.case.model
     repaired = apply_repair(given, repair)
-    points = [measured_point(bench, "ours", "no repair", given)]
+    points = []
     for part in _PARTS:
         between = deepcopy(given)
         with torch.no_grad():
@@ -263,13 +264,11 @@ def _selection_loss(bench: Bench, repair: Repair, *, by_labels: bool) -> float:
     The targets tell sets of neurons apart where labels cannot, on a few hundred noisy rows.
     """
     model = apply_repair(bench.case.model, repair)
-    groups = [bench.case.dataset.selection, bench.selection_box]
-    targets = [Anchors(inputs=one.inputs, chances=bench.targets(one.inputs)) for one in groups]
     objective = Objective(
         prop=bench.case.property,
         labelled=bench.case.dataset.selection,
-        guarded=groups,
-        anchors=() if by_labels else targets,
+        guarded=[bench.case.dataset.selection, bench.selection_box],
+        anchors=() if by_labels else bench.selection_anchors,
         accuracy=float(by_labels),
         violation=_MIDDLE,
     )
@@ -302,7 +301,7 @@ def _follow(
     repairs: list[Repair] = []
     for weight in weights:
         repair = search_repair(
-            apply_repair(given, repairs[-1]) if repairs else start,
+            start,
             weight_space(start, neurons),
             replace(bench.objective(weight, labels), sharpness=2 * math.sqrt(max(1.0, weight))),
             search,
@@ -312,6 +311,7 @@ def _follow(
             generator=generator,
         )
         repairs.append(repair)
+        start = apply_repair(given, repair)
     return repairs
 
 

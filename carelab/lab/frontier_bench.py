@@ -65,6 +65,7 @@ class Bench:
         test_box: others, for measuring.
         targets: class probabilities of the network with the sensitive feature averaged out.
         anchors: these targets on training rows, on rows crossed from them, and on the box.
+        selection_anchors: the same on selection rows and box, for choosing.
         blind: the network with the sensitive feature held constant.
     """
 
@@ -74,6 +75,7 @@ class Bench:
     test_box: Samples
     targets: Callable[[Tensor], Tensor]
     anchors: tuple[Anchors, ...]
+    selection_anchors: tuple[Anchors, ...]
     blind: nn.Module
 
     def objective(self, violation: float, labels: float) -> Objective:
@@ -110,13 +112,18 @@ def prepare_bench(case: FairnessTask, box: int, *, generator: torch.Generator) -
     train = case.dataset.train
     targets = blind_targets(case.model, train, case.property, generator=generator)
     groups = (train, crossed_rows(train, 2 * box, generator=generator), boxes[0])
+
+    def anchored(*samples: Samples) -> tuple[Anchors, ...]:
+        return tuple(Anchors(inputs=s.inputs, chances=targets(s.inputs)) for s in samples)
+
     return Bench(
         case=case,
         repair_box=boxes[0],
         selection_box=boxes[1],
         test_box=boxes[2],
         targets=targets,
-        anchors=tuple(Anchors(inputs=g.inputs, chances=targets(g.inputs)) for g in groups),
+        anchors=anchored(*groups),
+        selection_anchors=anchored(case.dataset.selection, boxes[1]),
         blind=hold_constant(case.model, train, case.property),
     )
 

@@ -172,3 +172,5 @@ def test_misuse() -> None:
         augmented_copies(samples, 0, other_views(), generator=generator())
     with pytest.raises(ValueError, match="copies: got 0; allowed: at least 1"):
         mixed_copies(samples, 0, generator=generator())
+    with pytest.raises(ValueError, match="samples: got none; allowed: at least one image"):
+        mixed_copies(samples.take(slice(0, 0)), 1, generator=generator())

@@ -159,14 +159,20 @@ def test_guilty_units_are_the_first_of_their_layer(case: BackdoorCase, watched: 
     tried = list(found.candidates)
     layers = list(dict.fromkeys(one.split(", ")[0] for one in tried))
     assert layers == ["relu3", "relu2", "relu1"][: len(layers)]
+    trials = ["5%, step 0.003", "5%, step 0.01", "10%, step 0.01", "10% of all, step 0.03"]
     for layer in layers:
+        own_trials = [one.split(", ", 1)[1] for one in tried if one.startswith(layer)]
+        assert own_trials == [one for one in trials if one in own_trials]
+        assert own_trials[0] == trials[0]
         costs = [found.candidates[name] for name in tried if name.startswith(layer)]
         # As long as it helps.
         assert costs[:-1] == sorted(costs[:-1], reverse=True)
     assert all(cost > 0.01 for cost in list(found.candidates.values())[:-1])
-    layer = min(tried, key=lambda one: found.candidates[one]).split(", ")[0]
+    layer, share, _ = min(tried, key=lambda one: found.candidates[one]).split(", ")
     own = [unit for unit in found.ranking.units if unit.layer == layer]
-    assert found.guilty == tuple(own[: len(found.guilty)])
+    # A tenth of all 112 units is 11.
+    count = 11 if share == "10% of all" else round(float(share[:-1]) / 100 * len(own))
+    assert found.guilty == tuple(own[: max(1, count)])
 
 
 @pytest.mark.parametrize(

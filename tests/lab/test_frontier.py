@@ -2,6 +2,7 @@ from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
+import torch
 
 from carelab.lab import frontier, frontier_summary
 from carelab.lab.frontier import FrontierRun, frontier_run
@@ -95,6 +96,9 @@ def test_a_heavier_weight_starts_from_the_repair_before(monkeypatch) -> None:
     def recorded(start, space, objective, search, **knobs) -> Repair:
         repair = search_repair(start, space, objective, search, **knobs)
         searched.append((fingerprint(start), repair.repaired, objective.sharpness))
+        # The search itself begins at these weights, not only in a network that has them.
+        begun = space.parameters(space.start)
+        assert all(torch.equal(begun[name], start.get_parameter(name)) for name in begun)
         return repair
 
     monkeypatch.setattr(frontier, "search_repair", recorded)
